@@ -1,0 +1,3 @@
+//! admission.
+
+pub mod settings;

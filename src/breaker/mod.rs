@@ -1,0 +1,3 @@
+//! breaker.
+
+pub mod settings;

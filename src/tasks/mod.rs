@@ -1,0 +1,3 @@
+//! tasks.
+
+pub mod settings;

@@ -1,0 +1,74 @@
+//! One clock: tokio's, so that everything that depends on time runs in paused time.
+
+use std::future::Future;
+
+pub use std::time::Duration;
+pub use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// The present instant of the one clock.
+#[must_use]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// The tracked spawner: every task of ours is started here, so that a drain can wait for all of them.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks(TaskTracker);
+
+impl Tasks {
+    /// Starts a task. Dropping the handle detaches it; [`Tasks::drained`] still waits for it.
+    pub fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.spawn(future)
+    }
+
+    /// How many tasks run now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Waits until no task runs. Dropping the future stops nothing.
+    pub async fn drained(&self) {
+        self.0.close();
+        self.0.wait().await;
+    }
+}
+
+/// tokio's clock as governor wants it: governor's own clocks do not know paused time.
+#[derive(Debug, Clone, Default)]
+pub struct GovernorClock;
+
+/// An instant of [`GovernorClock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GovernorInstant(Instant);
+
+impl governor::clock::Reference for GovernorInstant {
+    fn duration_since(&self, earlier: Self) -> governor::nanos::Nanos {
+        self.0.saturating_duration_since(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, duration: governor::nanos::Nanos) -> Self {
+        Self(self.0.checked_sub(duration.into()).unwrap_or(self.0))
+    }
+}
+
+impl std::ops::Add<governor::nanos::Nanos> for GovernorInstant {
+    type Output = Self;
+
+    fn add(self, duration: governor::nanos::Nanos) -> Self {
+        Self(self.0 + Duration::from(duration))
+    }
+}
+
+impl governor::clock::Clock for GovernorClock {
+    type Instant = GovernorInstant;
+
+    fn now(&self) -> GovernorInstant {
+        GovernorInstant(now())
+    }
+}

@@ -1,0 +1,6 @@
+//! One binary, a module for each promise.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod config;
+mod sim;
+mod support;
