@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod cache;
 pub mod commands;
 pub mod config;
+pub mod ids;
 pub mod limits;
 pub mod metrics;
 pub mod openai;

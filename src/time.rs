@@ -43,6 +43,14 @@ impl Tasks {
 #[derive(Debug, Clone, Default)]
 pub struct GovernorClock;
 
+impl GovernorClock {
+    /// An instant of the one clock as governor wants it.
+    #[must_use]
+    pub fn at(instant: Instant) -> GovernorInstant {
+        GovernorInstant(instant)
+    }
+}
+
 /// An instant of [`GovernorClock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GovernorInstant(Instant);

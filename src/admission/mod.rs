@@ -1,3 +1,160 @@
-//! admission.
+//! Who goes next.
+//!
+//! One decision over all lanes (a lane is one key of one upstream with its [`Allowance`]), under one short lock. A call
+//! that finds nobody waiting takes its permit without a task switch; else it stands in line by class and arrival, and
+//! the winner is chosen when a permit exists, never before (*late binding*).
+//!
+//! Invariants: a refused or abandoned call spends nothing; a permit whose call has gone serves the next; inside a class
+//! first come is first served; no waiting class gets less than its floor; the cost of a decision does not depend on how
+//! many wait. This room never speaks to an upstream and knows no transport.
 
+mod floors;
+mod line;
+mod permit;
+mod place;
+mod refusal;
 pub mod settings;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub use self::permit::Permit;
+pub use self::place::{Demand, Place};
+pub use self::refusal::{Full, Refusal};
+pub use self::state::Bounds;
+use self::state::State;
+use crate::ids::{KeyId, LaneId};
+use crate::limits::{Quota, Usage};
+use crate::time::{self, Instant};
+
+/// Says whether an upstream serves a model; `None` is a call that names no model.
+pub type Matcher = Arc<dyn Fn(Option<&str>) -> bool + Send + Sync>;
+
+/// An upstream as this room sees it: whom it serves, and the limits of each of its keys.
+#[derive(Clone)]
+pub struct Way {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// Which models it serves.
+    pub serves: Matcher,
+    /// Its keys; each has an allowance of its own.
+    pub keys: Vec<KeyId>,
+    /// The limits of each key.
+    pub quota: Quota,
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Way").field("upstream", &self.upstream).field("quota", &self.quota).finish_non_exhaustive()
+    }
+}
+
+/// What waits and what is used, for metrics and admin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Calls waiting, by class as in [`Priority::ALL`](crate::units::Priority::ALL).
+    pub waiting: [u32; 3],
+    /// Bytes of the bodies that wait.
+    pub bytes: u64,
+    /// The lanes in use by the present settings.
+    pub lanes: Vec<(LaneId, Usage)>,
+}
+
+/// The doorway: cheap to clone, one for the whole process.
+#[derive(Debug, Clone)]
+pub struct Admission(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Tells the timer that something could be granted sooner than it will wake.
+    sooner: Notify,
+    arrivals: AtomicU64,
+}
+
+impl Admission {
+    /// Admission to `ways`, preferred in their order.
+    #[must_use]
+    pub fn new(ways: Vec<Way>, bounds: Bounds) -> Self {
+        let admission = Self(Arc::new(Shared {
+            state: Mutex::new(State::new(bounds)),
+            sooner: Notify::new(),
+            arrivals: AtomicU64::new(0),
+        }));
+        admission.reconfigure(ways, bounds);
+        admission
+    }
+
+    /// Other ways or limits from the next decision on. Nothing that waits is lost and what was spent stays spent; who
+    /// waits for a model that nobody serves any more is refused.
+    pub fn reconfigure(&self, ways: Vec<Way>, bounds: Bounds) {
+        self.0.with(|state, now| state.reconfigure(now, ways, bounds));
+    }
+
+    /// A place for a call that is to go upstream. It costs nothing and is not yet in line.
+    #[must_use]
+    pub fn place(&self, demand: Demand) -> Place {
+        Place::new(Arc::clone(&self.0), demand)
+    }
+
+    /// Refuses everybody who waits and everybody who comes ([`Refusal::ShuttingDown`]).
+    pub fn close(&self) {
+        self.0.with(|state, _| state.close());
+    }
+
+    /// What waits and what is used.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.state.lock().snapshot(time::now())
+    }
+
+    /// The timer: grants when a limit lets the next one go. It runs for ever, as one task of the process; dropping it
+    /// stops all granting that is not caused by an arrival or a release.
+    pub async fn keep_time(self) {
+        loop {
+            let next = {
+                let mut state = self.0.state.lock();
+                let next = state.dispatch(&self.0, time::now());
+                state.armed = next;
+                next
+            };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.0.sooner.notified() => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Changes the state, then grants what can be granted.
+    fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let mut state = self.state.lock();
+        let now = time::now();
+        let result = change(&mut state, now);
+        if let Some(next) = state.dispatch(self, now)
+            && state.armed.is_none_or(|armed| next < armed)
+        {
+            state.armed = Some(next);
+            self.sooner.notify_one();
+        }
+        result
+    }
+
+    fn arrive(&self) -> u64 {
+        self.arrivals.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

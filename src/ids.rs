@@ -1,0 +1,56 @@
+//! Names of things that outlive a reload: lanes and the keys behind them, calls.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Which API key, without saying which: the first 8 bytes of its blake3. Safe to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(u64);
+
+impl KeyId {
+    /// No key of ours: the client's Authorization goes through.
+    pub const PASS_THROUGH: Self = Self(0);
+
+    /// The id of a key.
+    #[must_use]
+    pub fn of(key: &str) -> Self {
+        let digest = blake3::hash(key.as_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest.as_bytes()[..8]);
+        Self(u64::from_be_bytes(first))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// One key of one upstream: what has an allowance of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LaneId {
+    /// The upstream's name in the settings.
+    pub upstream: Arc<str>,
+    /// The key that goes with the request.
+    pub key: KeyId,
+}
+
+/// The id of a call, as in `x-tidegate-request-id` and the log: 16 hexadecimal digits, unique with overwhelming
+/// probability, not a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallId(u64);
+
+impl CallId {
+    /// A new one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(fastrand::u64(..))
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

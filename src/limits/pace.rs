@@ -1,0 +1,94 @@
+//! The pace inside the window: bursts for the idle, even steps under backlog.
+//!
+//! A token bucket (governor's GCRA) earns one cell each `span / N` and holds `burst` of them. Whoever comes while nobody
+//! waits takes a cell and goes. Under backlog a step has to pass between two permits as well:
+//!
+//! - at least half the even step, so that what a full house held up is caught up in steps and not in one burst;
+//! - what is left of the allowance is spread until the oldest stamp expires, so that after a burst the window never
+//!   shuts on the person who chats for longer than about a step.
+
+use std::num::NonZeroU32;
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use super::{Ready, Window};
+use crate::time::{Duration, GovernorClock, Instant};
+
+type Bucket = RateLimiter<NotKeyed, InMemoryState, GovernorClock, NoOpMiddleware<<GovernorClock as Clock>::Instant>>;
+
+/// The pace of one allowance.
+#[derive(Debug)]
+pub struct Pace {
+    bucket: Bucket,
+    /// The even step: `span / N`.
+    step: Duration,
+    burst: NonZeroU32,
+    /// When the last permit left.
+    last: Option<Instant>,
+    /// Cells of permits that were given back: governor takes none back, so they are kept here, `burst` at the most.
+    returned: u32,
+}
+
+impl Pace {
+    /// A pace of one each `step`, with a full bucket of `burst`.
+    #[must_use]
+    pub fn new(step: Duration, burst: NonZeroU32) -> Self {
+        // governor counts in nanoseconds and knows no step of zero.
+        let step = step.max(Duration::from_nanos(1));
+        let quota = Quota::with_period(step).unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX)).allow_burst(burst);
+        Self { bucket: RateLimiter::direct_with_clock(quota, GovernorClock), step, burst, last: None, returned: 0 }
+    }
+
+    /// Another pace from now on. When it really is another, the new bucket starts empty: a reload is no gift.
+    pub fn reconfigure(&mut self, step: Duration, burst: NonZeroU32) {
+        if (step, burst) == (self.step, self.burst) {
+            return;
+        }
+        let last = self.last;
+        *self = Self::new(step, burst);
+        self.last = last;
+        while self.bucket.check().is_ok() {}
+    }
+
+    /// The even step between two permits under backlog.
+    #[must_use]
+    pub fn step(&self) -> Duration {
+        self.step
+    }
+
+    /// When, under backlog, the next step is due; the bucket is asked by [`Pace::take`].
+    #[must_use]
+    pub fn ready(&self, now: Instant, window: &mut Window) -> Ready {
+        let Some(last) = self.last else { return Ready::Now };
+        let left = window.left(now);
+        let spread = match window.oldest_expires() {
+            Some(expires) if left > 0 => expires.saturating_duration_since(last) / left.saturating_add(1),
+            Some(_) | None => Duration::ZERO,
+        };
+        Ready::at(last + spread.max(self.step / 2), now)
+    }
+
+    /// Takes a cell.
+    ///
+    /// # Errors
+    /// When the bucket is empty: when it will have the next cell.
+    pub fn take(&mut self, now: Instant) -> Result<(), Ready> {
+        if self.returned > 0 {
+            self.returned -= 1;
+        } else if let Err(not_until) = self.bucket.check() {
+            let asked = crate::time::now();
+            let wait = not_until.wait_time_from(GovernorClock::at(asked));
+            return Err(Ready::At(asked + wait.max(Duration::from_nanos(1))));
+        }
+        self.last = Some(now);
+        Ok(())
+    }
+
+    /// A permit was given back unused.
+    pub fn refund(&mut self) {
+        self.returned = self.burst.get().min(self.returned + 1);
+    }
+}
