@@ -1,4 +1,4 @@
-//! Words everyone shares: priority classes, sizes and durations as people write them.
+//! Words everyone shares: priority classes, secrets, sizes and durations as people write them.
 
 use std::fmt;
 use std::time::Duration;
@@ -43,6 +43,33 @@ impl Priority {
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A key or token. It prints as `[redacted]`, has no `Display`, and its text leaves only through [`Secret::expose`].
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(String);
+
+impl Secret {
+    /// What stands for a secret wherever settings are printed.
+    pub const REDACTED: &str = "[redacted]";
+
+    /// Keeps `text` from being printed.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for the header it goes into or the comparison it serves.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::REDACTED)
     }
 }
 
@@ -151,6 +178,13 @@ mod tests {
         for wrong in ["", "MiB", "1 TiBs", "-1", "99999999GiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let secret = Secret::new("sk-live-1".to_owned());
+        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "[redacted] Some([redacted])");
+        assert_eq!(secret.expose(), "sk-live-1");
     }
 
     #[test]
