@@ -1,3 +1,178 @@
-//! upstream.
+//! The conversation with a provider.
+//!
+//! An exchange is all tries of a call: each takes a permit of admission, connects, writes, and is judged by one pure
+//! function; one part *judges* (`verdict`), another *paces* (`backoff`), and nobody else retries. The exchange runs in a
+//! task of its own, the *flight*; whoever asked holds an [`Answer`] and cancels the flight by dropping it.
+//!
+//! Invariants: nothing is sent without a permit; nothing is sent twice that is not repeatable; nothing is retried after
+//! a byte of its answer was passed on; an answer that broke off is never passed on as complete.
 
+mod attempt;
+mod backoff;
+mod connect;
+mod exchange;
+mod hold;
 pub mod settings;
+mod target;
+mod verdict;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::Method;
+
+use self::connect::Connector;
+use self::exchange::Flight;
+use self::settings::{Retry, Upstream};
+use self::target::Target;
+use self::verdict::{Happened, Verdict};
+use crate::admission::{Permit, Place, Refusal, Way};
+use crate::answer::{Answer, Trace};
+use crate::call::Call;
+use crate::time::{Duration, Tasks};
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Admission turned it away before anything was sent.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The last attempt was reset or cut (1006).
+    #[error("upstream disconnected, attempt {attempts}: {detail}")]
+    Disconnected {
+        /// Attempts made.
+        attempts: u32,
+        /// What the wire showed.
+        detail: String,
+    },
+    /// No answer began within `first_byte_timeout`.
+    #[error("upstream timed out, attempt {attempts}")]
+    TimedOut {
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// No connection could be made.
+    #[error("upstream unavailable, attempt {attempts}: {detail}")]
+    Unavailable {
+        /// Attempts made.
+        attempts: u32,
+        /// What the last one failed of.
+        detail: String,
+    },
+    /// The client left in the middle of its body.
+    #[error("client left")]
+    ClientLeft,
+    /// The flight is gone: our mistake.
+    #[error("internal error")]
+    Internal,
+}
+
+/// Why settings cannot be put to use.
+#[derive(Debug, thiserror::Error)]
+#[error("upstream {name:?}: its host or a key cannot stand in a header field")]
+pub struct UnusableUpstream {
+    name: String,
+}
+
+/// All upstreams. One for the whole process.
+#[derive(Debug, Clone)]
+pub struct Upstreams(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    connector: Connector,
+    present: ArcSwap<Present>,
+    tasks: Tasks,
+}
+
+/// What a reload changes.
+#[derive(Debug)]
+struct Present {
+    targets: Vec<Arc<Target>>,
+    retry: Arc<Retry>,
+    write_timeout: Duration,
+}
+
+impl Present {
+    fn new(upstreams: &[Upstream], retry: &Retry, write_timeout: Duration) -> Result<Self, UnusableUpstream> {
+        let target = |upstream: &Upstream| match Target::new(upstream.clone()) {
+            Ok(target) => Ok(Arc::new(target)),
+            Err(_) => Err(UnusableUpstream { name: upstream.name.clone() }),
+        };
+        let targets = upstreams.iter().map(target).collect::<Result<_, _>>()?;
+        Ok(Self { targets, retry: Arc::new(retry.clone()), write_timeout })
+    }
+}
+
+impl Upstreams {
+    /// The upstreams of the settings; flights run on `tasks`.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub fn new(
+        upstreams: &[Upstream],
+        retry: &Retry,
+        write_timeout: Duration,
+        tasks: Tasks,
+    ) -> Result<Self, UnusableUpstream> {
+        let present = Present::new(upstreams, retry, write_timeout)?;
+        let present = ArcSwap::from_pointee(present);
+        Ok(Self(Arc::new(Shared { connector: Connector::new(), present, tasks })))
+    }
+
+    /// Other settings from the next attempt on; attempts under way keep theirs.
+    ///
+    /// # Errors
+    /// When one cannot be used; then nothing has changed.
+    pub fn reconfigure(
+        &self,
+        upstreams: &[Upstream],
+        retry: &Retry,
+        write_timeout: Duration,
+    ) -> Result<(), UnusableUpstream> {
+        self.0.present.store(Arc::new(Present::new(upstreams, retry, write_timeout)?));
+        Ok(())
+    }
+
+    /// The upstreams as admission sees them.
+    #[must_use]
+    pub fn ways(&self) -> Vec<Way> {
+        self.0.present.load().targets.iter().map(|target| target.way()).collect()
+    }
+
+    /// Whether the provider of a call does not count it.
+    #[must_use]
+    pub fn is_exempt(&self, method: &Method, path: &str, model: Option<&str>) -> bool {
+        let present = self.0.present.load();
+        present.targets.iter().find(|target| target.serves(model)).is_some_and(|target| target.is_exempt(method, path))
+    }
+
+    /// Brings the answer of a call: each attempt with a permit for `place`. What happens is noted in `trace`. Dropping
+    /// the future, or later the answer, cancels the exchange within the time it takes to close a connection.
+    ///
+    /// # Errors
+    /// When neither waiting nor retrying helped, or the call was turned away.
+    pub async fn exchange(&self, call: Call, place: Place, trace: Trace) -> Result<Answer, Failure> {
+        Flight::new(Arc::clone(&self.0), call, place, trace).depart().await
+    }
+}
+
+impl Shared {
+    fn target(&self, name: &str) -> Option<Arc<Target>> {
+        self.present.load().targets.iter().find(|target| &*target.name == name).map(Arc::clone)
+    }
+
+    fn retry(&self) -> Arc<Retry> {
+        Arc::clone(&self.present.load().retry)
+    }
+
+    fn write_timeout(&self) -> Duration {
+        self.present.load().write_timeout
+    }
+
+    fn count_miss(&self, _target: &Target, _happened: Happened, _verdict: Verdict) {}
+
+    fn count_delivery(&self, _target: &Target) {}
+
+    fn count_refusal(&self, _target: &Target, _permit: &Permit) {}
+}

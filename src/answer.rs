@@ -1,0 +1,206 @@
+//! An answer on its way to whoever asked, and those who watch it pass.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::openai::Usage;
+use crate::time::{Duration, Instant};
+
+/// Status and header fields of an answer; hop-by-hop fields are taken out.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The provider's status.
+    pub status: StatusCode,
+    /// The provider's end-to-end header fields.
+    pub headers: HeaderMap,
+}
+
+/// How an answer ended. Each has exactly one ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It came to its proper end.
+    Complete,
+    /// The provider broke it off after a part of it had been passed on.
+    Truncated(Cut),
+    /// Whoever asked has left before the end.
+    Abandoned,
+}
+
+/// How a provider broke an answer off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Reset, or EOF inside the framing: abnormal closure (1006).
+    Disconnected,
+    /// A clean EOF, but the stream never said that it was over.
+    Unfinished,
+    /// No byte for longer than `upstreams.idle_timeout`.
+    Stalled,
+}
+
+impl Cut {
+    /// What to tell the client.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disconnected => "the upstream connection broke in the middle of the answer",
+            Self::Unfinished => "the upstream ended the stream before the answer was finished",
+            Self::Stalled => "the upstream stopped sending in the middle of the answer",
+        }
+    }
+}
+
+/// Somebody who watches an answer pass: an account, later a cache or a flight.
+pub trait Observer: Send {
+    /// The next bytes of the body.
+    fn chunk(&mut self, bytes: &Bytes);
+    /// The ending, exactly once, also when the answer is merely dropped.
+    fn end(self: Box<Self>, ending: Ending);
+}
+
+/// What has happened to a call so far; shared by its flight and its account.
+#[derive(Debug, Clone, Default)]
+pub struct Trace(Arc<Mutex<Facts>>);
+
+/// The facts of a [`Trace`].
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The upstream of the last attempt.
+    pub upstream: Option<Arc<str>>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Time spent in line, over all attempts.
+    pub waited: Duration,
+    /// Time spent backing off, over all attempts.
+    pub backed_off: Duration,
+    /// When the last request was sent.
+    pub sent: Option<Instant>,
+    /// When the head of the delivered answer came.
+    pub first_byte: Option<Instant>,
+    /// When the exchange ended.
+    pub upstream_ended: Option<Instant>,
+    /// The tokens the provider reported.
+    pub usage: Option<Usage>,
+}
+
+impl Trace {
+    /// The facts as they stand.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.0.lock().clone()
+    }
+
+    /// Notes a fact.
+    pub fn note(&self, note: impl FnOnce(&mut Facts)) {
+        note(&mut self.0.lock());
+    }
+}
+
+/// What a flight sends to its subscriber.
+#[derive(Debug)]
+pub enum Chunk {
+    /// The next bytes.
+    Data(Bytes),
+    /// The ending; nothing follows. A flight that is gone without one has been cut.
+    End(Ending),
+}
+
+/// An answer. Dropping it cancels the exchange that still brings it, and tells the observers that it was abandoned.
+pub struct Answer {
+    /// Status and header fields.
+    pub head: Head,
+    body: Body,
+    ending: Option<Ending>,
+    observers: Vec<Box<dyn Observer>>,
+}
+
+enum Body {
+    Whole(Bytes),
+    Stream { chunks: mpsc::Receiver<Chunk>, _flight: AbortOnDropHandle<()> },
+}
+
+impl Answer {
+    /// An answer of which everything has come.
+    #[must_use]
+    pub fn whole(head: Head, body: Bytes) -> Self {
+        Self { head, body: Body::Whole(body), ending: None, observers: Vec::new() }
+    }
+
+    /// An answer whose flight still brings it.
+    #[must_use]
+    pub fn stream(head: Head, chunks: mpsc::Receiver<Chunk>, flight: AbortOnDropHandle<()>) -> Self {
+        Self { head, body: Body::Stream { chunks, _flight: flight }, ending: None, observers: Vec::new() }
+    }
+
+    /// Adds an observer; it sees everything from here on.
+    #[must_use]
+    pub fn observed_by(mut self, observer: impl Observer + 'static) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// The length of the body, where all of it is at hand.
+    #[must_use]
+    pub fn length(&self) -> Option<usize> {
+        match &self.body {
+            Body::Whole(bytes) => Some(bytes.len()),
+            Body::Stream { .. } => None,
+        }
+    }
+
+    /// The next bytes; `None` at the end, which [`Answer::ending`] then tells. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        if self.ending.is_some() {
+            return None;
+        }
+        let chunk = match &mut self.body {
+            Body::Whole(bytes) if bytes.is_empty() => Chunk::End(Ending::Complete),
+            Body::Whole(bytes) => Chunk::Data(std::mem::take(bytes)),
+            Body::Stream { chunks, .. } => {
+                let lost = Chunk::End(Ending::Truncated(Cut::Disconnected));
+                chunks.recv().await.unwrap_or(lost)
+            }
+        };
+        match chunk {
+            Chunk::Data(bytes) => {
+                self.observers.iter_mut().for_each(|observer| observer.chunk(&bytes));
+                Some(bytes)
+            }
+            Chunk::End(ending) => {
+                self.end(ending);
+                None
+            }
+        }
+    }
+
+    /// How it ended, once [`Answer::next`] has said that there is no more.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.ending = Some(ending);
+        for observer in self.observers.drain(..) {
+            observer.end(ending);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.ending.is_none() {
+            self.end(Ending::Abandoned);
+        }
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("head", &self.head).field("ending", &self.ending).finish_non_exhaustive()
+    }
+}

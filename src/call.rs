@@ -1,0 +1,89 @@
+//! A classified call: what every room is handed, whatever transport it came by.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use tokio::sync::mpsc;
+
+use crate::ids::CallId;
+use crate::openai::Route;
+use crate::time::Instant;
+use crate::units::Priority;
+
+/// One request of a client, understood as far as order and recovery need it.
+#[derive(Debug)]
+pub struct Call {
+    /// Names it in headers and logs.
+    pub id: CallId,
+    /// Its method.
+    pub method: Method,
+    /// Its target on the client port, path and query as they came.
+    pub target: String,
+    /// Its end-to-end header fields; hop-by-hop ones, `Host` and ours are taken out.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: CallBody,
+    /// Its endpoint.
+    pub route: Route,
+    /// Whether it asks for a stream of events.
+    pub stream: bool,
+    /// How many answers it asks for in one (`n`).
+    pub choices: u64,
+    /// The model it names.
+    pub model: Option<Arc<str>>,
+    /// Its class.
+    pub priority: Priority,
+    /// When it came.
+    pub received: Instant,
+    /// When it has waited long enough.
+    pub deadline: Instant,
+}
+
+impl Call {
+    /// Whether sending it twice is harmless and possible: a generation or a read, and the whole body at hand.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        let harmless = self.route.is_generation() || matches!(self.method, Method::GET | Method::HEAD);
+        harmless && matches!(self.body, CallBody::Whole(_))
+    }
+}
+
+/// The body of a call.
+#[derive(Debug)]
+pub enum CallBody {
+    /// All of it, empty where there is none.
+    Whole(Bytes),
+    /// As it comes from the client, once.
+    Stream(BodyStream),
+}
+
+impl CallBody {
+    /// Bytes it holds while it waits.
+    #[must_use]
+    pub fn bytes_held(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Self::Stream(_) => 0,
+        }
+    }
+}
+
+/// A request body under way. The sender's end says how it ended: it sends [`BodyPart::End`], or is dropped when the
+/// client left in the middle.
+#[derive(Debug)]
+pub struct BodyStream {
+    /// `Content-Length`, where the client told one; else it goes on chunked.
+    pub length: Option<u64>,
+    /// The parts, in order.
+    pub parts: mpsc::Receiver<BodyPart>,
+}
+
+/// A part of a request body.
+#[derive(Debug)]
+pub enum BodyPart {
+    /// The next bytes, never empty.
+    Data(Bytes),
+    /// It came to its end.
+    End,
+}

@@ -1,0 +1,79 @@
+//! Header fields that end at each hop (RFC 9110, section 7.6.1) and those that are ours.
+
+use http::header::{CONNECTION, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+/// The prefix of our own fields; none of them goes upstream, and none from upstream reaches a client.
+pub const OURS: &str = "x-tidegate-";
+
+/// Fields that speak of one connection only. `Trailer` is among them because trailers are not passed on.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    http::header::TE,
+    http::header::TRAILER,
+    http::header::TRANSFER_ENCODING,
+    http::header::UPGRADE,
+];
+
+/// Fields that stay, whatever `Connection` says: a client must not strip what makes a request what it is.
+const PROTECTED: [HeaderName; 5] = [
+    http::header::HOST,
+    http::header::AUTHORIZATION,
+    http::header::CONTENT_LENGTH,
+    http::header::CONTENT_TYPE,
+    http::header::CONTENT_ENCODING,
+];
+
+/// Takes out the hop-by-hop fields and those that `Connection` names, and ours.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(tokens).collect();
+    for name in HOP_BY_HOP.iter().chain(named.iter().filter(|name| !PROTECTED.contains(name))) {
+        headers.remove(name);
+    }
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+fn tokens(value: &HeaderValue) -> Vec<HeaderName> {
+    let words = value.as_bytes().split(|byte| *byte == b',');
+    words.filter_map(|word| HeaderName::from_bytes(word.trim_ascii()).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hop_by_hop_fields_and_those_connection_names_are_stripped() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Hop"),
+            ("connection", "x-other, ,authorization, content-type"),
+            ("x-hop", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-authorization", "Basic eA=="),
+            ("x-tidegate-priority", "high"),
+            ("authorization", "Bearer k"),
+            ("content-type", "application/json"),
+            ("x-kept", "1"),
+            ("x-kept", "2"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        let kept = [("authorization", "Bearer k"), ("content-type", "application/json"), ("x-kept", "1"), ("x-kept", "2")];
+        assert_eq!(left, kept);
+    }
+}

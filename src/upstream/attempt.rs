@@ -1,0 +1,112 @@
+//! One try: connect, write, wait for the head.
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+
+use super::connect::{Connector, Conversation, Loss, RequestHead, Sent};
+use super::target::Target;
+use crate::admission::Permit;
+use crate::answer::Head;
+use crate::call::{Call, CallBody};
+use crate::openai;
+use crate::time::Duration;
+
+/// What came of it.
+pub(super) enum Attempted {
+    /// Nothing was sent; the permit has served somebody else.
+    NotConnected(Loss),
+    /// No answer: reset or EOF. `stale`: on a pooled connection, which may have been dead already.
+    Lost { loss: Loss, stale: bool },
+    /// No head in time.
+    NoFirstByte,
+    /// The client left in the middle of its body.
+    ClientLeft,
+    /// A final head. The body is still to come.
+    Answered(Answered),
+}
+
+/// An answer of which the head has come.
+pub(super) struct Answered {
+    pub(super) head: Head,
+    pub(super) conversation: Conversation,
+    pub(super) permit: Permit,
+}
+
+/// Dropping the future closes the connection, and the permit gives back what it can.
+pub(super) async fn attempt(
+    call: &mut Call,
+    target: &Target,
+    connector: &Connector,
+    mut permit: Permit,
+    write_timeout: Duration,
+) -> Attempted {
+    let mut conversation = match connector.connect(target, !call.is_repeatable()).await {
+        Ok(conversation) => conversation,
+        Err(loss) => return Attempted::NotConnected(loss),
+    };
+    conversation.set_write_timeout(write_timeout);
+    permit.writing();
+    let head = request_head(call, target, &permit);
+    let sent = match conversation.write_head(head).await {
+        Err(loss) => Sent::Cut(loss),
+        Ok(()) => match &mut call.body {
+            CallBody::Whole(bytes) => conversation.write_whole(Bytes::clone(bytes)).await,
+            CallBody::Stream(body) => conversation.write_stream(body).await,
+        },
+    };
+    permit.written();
+    match sent {
+        Sent::Written => {}
+        Sent::ClientLeft => return Attempted::ClientLeft,
+        Sent::Cut(loss) => {
+            return match conversation.last_word().await {
+                Some(head) => Attempted::Answered(Answered { head, conversation, permit }),
+                None => Attempted::Lost { loss, stale: conversation.is_reused() },
+            };
+        }
+    }
+    match tokio::time::timeout(target.settings.first_byte_timeout, conversation.read_head()).await {
+        Ok(Ok(head)) => Attempted::Answered(Answered { head, conversation, permit }),
+        Ok(Err(loss)) => Attempted::Lost { loss, stale: conversation.is_reused() },
+        Err(_elapsed) => Attempted::NoFirstByte,
+    }
+}
+
+fn request_head(call: &Call, target: &Target, permit: &Permit) -> RequestHead {
+    let mut headers = call.headers.clone();
+    headers.remove(EXPECT); // answered by us
+    headers.insert(HOST, target.host.clone());
+    if let Some(bearer) = target.authorization(permit.lane().key) {
+        headers.insert(AUTHORIZATION, bearer.clone());
+    }
+    frame(&mut headers, call);
+    RequestHead {
+        method: call.method.clone(),
+        target: openai::upstream_path(&call.target, &target.settings.base_url.path),
+        headers,
+    }
+}
+
+/// Says how the body is framed, anew: what the client's hop said holds only there.
+fn frame(headers: &mut http::HeaderMap, call: &Call) {
+    let had_length = headers.remove(CONTENT_LENGTH).is_some();
+    match &call.body {
+        // A body of no bytes is framed only where the client framed it, or where servers expect it.
+        CallBody::Whole(bytes) if bytes.is_empty() && !had_length && is_bodiless(&call.method) => {}
+        CallBody::Whole(bytes) => {
+            headers.insert(CONTENT_LENGTH, bytes.len().into());
+        }
+        CallBody::Stream(body) => match body.length {
+            Some(length) => {
+                headers.insert(CONTENT_LENGTH, length.into());
+            }
+            None => {
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        },
+    }
+}
+
+fn is_bodiless(method: &http::Method) -> bool {
+    !matches!(*method, http::Method::POST | http::Method::PUT | http::Method::PATCH)
+}

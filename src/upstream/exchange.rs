@@ -1,0 +1,279 @@
+//! All tries of a call, in a task of its own: the *flight*.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::attempt::{Answered, Attempted, attempt};
+use super::backoff;
+use super::connect::Loss;
+use super::hold::{Handling, Landed, hold_back, read_short};
+use super::target::Target;
+use super::verdict::{Happened, Rules, Verdict, judge};
+use super::{Failure, Shared};
+use crate::admission::{Permit, Place, Refusal};
+use crate::answer::{Answer, Chunk, Head, Trace};
+use crate::call::Call;
+use crate::openai;
+use crate::time::{self, Duration, Instant};
+
+/// Chunks on their way to a subscriber; a slow one holds the provider back.
+const CHUNKS: usize = 8;
+/// An error is read to its end up to this size and for so long before it is judged.
+const ERROR_MAX: usize = 256 * 1024;
+const ERROR_TIME: Duration = Duration::from_secs(10);
+/// How often a dead pooled connection is forgiven without counting as an attempt.
+const STALE_MAX: u32 = 3;
+
+/// A flight before it has landed.
+pub(super) struct Flight {
+    shared: Arc<Shared>,
+    call: Call,
+    place: Place,
+    trace: Trace,
+    /// Attempts that count.
+    attempts: u32,
+    stale: u32,
+    /// The provider's own last answer to an attempt that failed.
+    last_answer: Option<(Head, Bytes)>,
+}
+
+/// Why an attempt brought nothing that can be delivered.
+struct Miss {
+    happened: Happened,
+    verdict: Verdict,
+    loss: Loss,
+    retry_after: Option<Duration>,
+    stale: bool,
+}
+
+enum Tried {
+    Landed(Landed),
+    Missed(Miss),
+    /// The client left in the middle of its body.
+    ClientLeft,
+}
+
+type Told = Result<(Head, Result<Bytes, mpsc::Receiver<Chunk>>), Failure>;
+
+impl Flight {
+    pub(super) fn new(shared: Arc<Shared>, call: Call, place: Place, trace: Trace) -> Self {
+        Self { shared, call, place, trace, attempts: 0, stale: 0, last_answer: None }
+    }
+
+    /// Starts the flight and waits for the head of its answer. Dropping the future, or later the answer, cancels it: its
+    /// place is free at once, its connection closed.
+    pub(super) async fn depart(self) -> Result<Answer, Failure> {
+        let (tell, told) = oneshot::channel();
+        let tasks = self.shared.tasks.clone();
+        let task = AbortOnDropHandle::new(tasks.spawn(self.fly(tell)));
+        match told.await {
+            Ok(Ok((head, Ok(body)))) => Ok(Answer::whole(head, body)),
+            Ok(Ok((head, Err(chunks)))) => Ok(Answer::stream(head, chunks, task)),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(Failure::Internal),
+        }
+    }
+
+    async fn fly(mut self, tell: oneshot::Sender<Told>) {
+        let landed = self.land().await;
+        let rest = match landed {
+            Ok(Landed::Begun(head, first, rest)) => Ok((head, first, rest)),
+            Ok(Landed::Whole(head, body)) => Err(Ok((head, Ok(body)))),
+            Err(failure) => Err(Err(failure)),
+        };
+        // Whoever asked may have left; then there is nobody to tell, and the rest is dropped.
+        match rest {
+            Err(told) => drop(tell.send(told)),
+            Ok((head, first, rest)) => {
+                let (chunks, receiver) = mpsc::channel(CHUNKS);
+                if tell.send(Ok((head, Err(receiver)))).is_err() {
+                    return;
+                }
+                for bytes in first {
+                    if chunks.send(Chunk::Data(bytes)).await.is_err() {
+                        return;
+                    }
+                }
+                rest.relay(&chunks).await;
+            }
+        }
+    }
+
+    /// Tries until something can be delivered, or no further try is allowed.
+    async fn land(&mut self) -> Result<Landed, Failure> {
+        let mut missed = None;
+        loop {
+            let permit = match self.place.permit().await {
+                Ok(permit) => permit,
+                Err(refusal) => return self.give_up(missed, Some(refusal)),
+            };
+            // A reload may have taken the upstream away just now; then the permit serves somebody else.
+            let Some(target) = self.shared.target(&permit.lane().upstream) else { continue };
+            self.attempts += 1;
+            self.note_attempt(&permit);
+            let miss = match self.try_once(&target, permit).await {
+                Tried::Landed(landed) => return Ok(landed),
+                Tried::ClientLeft => return Err(Failure::ClientLeft),
+                Tried::Missed(miss) => miss,
+            };
+            self.shared.count_miss(&target, miss.happened, miss.verdict);
+            let Some(pause) = self.pause_after(&miss) else { return self.give_up(Some(miss), None) };
+            missed = Some(miss);
+            self.trace.note(|facts| facts.backed_off += pause);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// How long to back off before the next attempt; `None` when there must be none.
+    fn pause_after(&mut self, miss: &Miss) -> Option<Duration> {
+        if miss.verdict == Verdict::GiveUp {
+            return None;
+        }
+        if miss.stale && self.stale < STALE_MAX {
+            self.stale += 1;
+            self.attempts -= 1;
+            return Some(Duration::ZERO);
+        }
+        let retry = self.shared.retry();
+        if self.attempts >= retry.attempts_max.get() {
+            return None;
+        }
+        self.place.failed();
+        let pause = match miss.verdict {
+            Verdict::Refused => Duration::ZERO, // its lane is closed: it waits in line
+            Verdict::Retry | Verdict::Deliver | Verdict::GiveUp => {
+                backoff::delay(&retry, self.attempts, miss.retry_after)
+            }
+        };
+        (time::now() + pause < self.place.deadline()).then_some(pause)
+    }
+
+    /// The provider's own last answer where there is one, else what it was that failed.
+    fn give_up(&mut self, missed: Option<Miss>, refusal: Option<Refusal>) -> Result<Landed, Failure> {
+        if let Some((head, body)) = self.last_answer.take() {
+            return Ok(Landed::Whole(head, body));
+        }
+        let Some(miss) = missed else {
+            return Err(refusal.map_or(Failure::Internal, Failure::Refused));
+        };
+        let (attempts, detail) = (self.attempts, miss.loss.detail);
+        Err(match miss.happened {
+            Happened::NotConnected => Failure::Unavailable { attempts, detail },
+            Happened::NoFirstByte => Failure::TimedOut { attempts },
+            Happened::Lost | Happened::Cut | Happened::Status { .. } => Failure::Disconnected { attempts, detail },
+        })
+    }
+
+    async fn try_once(&mut self, target: &Target, permit: Permit) -> Tried {
+        let write_timeout = self.shared.write_timeout();
+        let attempted = attempt(&mut self.call, target, &self.shared.connector, permit, write_timeout).await;
+        match attempted {
+            Attempted::NotConnected(loss) => self.missed(target, Happened::NotConnected, loss, false),
+            Attempted::Lost { loss, stale } => self.missed(target, Happened::Lost, loss, stale),
+            Attempted::NoFirstByte => {
+                self.missed(target, Happened::NoFirstByte, Loss::new("first_byte_timeout"), false)
+            }
+            Attempted::ClientLeft => Tried::ClientLeft,
+            Attempted::Answered(answered) => self.judge_answer(target, answered).await,
+        }
+    }
+
+    fn missed(&self, target: &Target, happened: Happened, loss: Loss, stale: bool) -> Tried {
+        let verdict = self.judge(target, happened);
+        let stale = stale && verdict == Verdict::Retry;
+        Tried::Missed(Miss { happened, verdict, loss, retry_after: None, stale })
+    }
+
+    fn judge(&self, target: &Target, happened: Happened) -> Verdict {
+        let retry = self.shared.retry();
+        let rules = Rules {
+            repeatable: self.is_repeatable(target),
+            on_disconnect: retry.on_disconnect,
+            refusal_statuses: &target.settings.refusal_statuses,
+            retry_statuses: &target.settings.retry_statuses,
+        };
+        judge(happened, &rules)
+    }
+
+    fn is_repeatable(&self, target: &Target) -> bool {
+        self.call.is_repeatable() && target.may_repeat(self.shared.retry().agents)
+    }
+
+    async fn judge_answer(&mut self, target: &Target, answered: Answered) -> Tried {
+        self.trace.note(|facts| facts.first_byte = Some(time::now()));
+        let status = answered.head.status;
+        let suspect = |statuses: &[u16]| statuses.contains(&status.as_u16());
+        let settings = &target.settings;
+        if suspect(&settings.refusal_statuses) || suspect(&settings.retry_statuses) || status == StatusCode::CONFLICT {
+            return self.judge_error(target, answered).await;
+        }
+        self.deliver(target, answered).await
+    }
+
+    async fn deliver(&mut self, target: &Target, answered: Answered) -> Tried {
+        let handling = Handling {
+            route: self.call.route,
+            choices: self.call.choices,
+            repeatable: self.is_repeatable(target),
+            idle_timeout: target.settings.idle_timeout,
+        };
+        self.shared.count_delivery(target);
+        match hold_back(answered, handling, &self.trace).await {
+            Ok(landed) => Tried::Landed(landed),
+            Err(loss) => self.missed(target, Happened::Cut, loss, false),
+        }
+    }
+
+    /// An error status: its body is part of the evidence, and may be what the client gets in the end.
+    async fn judge_error(&mut self, target: &Target, mut answered: Answered) -> Tried {
+        let body = match read_short(&mut answered.conversation, ERROR_MAX, ERROR_TIME).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return self.deliver(target, answered).await, // too long for an error: let the client see it
+            Err(loss) => return self.missed(target, Happened::Cut, loss, false),
+        };
+        let Answered { head, conversation, permit } = answered;
+        let happened = Happened::Status {
+            status: head.status,
+            should_retry: should_retry(&head),
+            model_not_found: head.status == StatusCode::NOT_FOUND && openai::is_model_not_found(&body),
+        };
+        let verdict = self.judge(target, happened);
+        let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
+        if verdict == Verdict::Refused {
+            self.shared.count_refusal(target, &permit);
+            permit.close_lane(self.reopens(retry_after));
+        }
+        conversation.release().await;
+        permit.ended();
+        if verdict == Verdict::Deliver || !self.is_repeatable(target) {
+            self.shared.count_delivery(target);
+            return Tried::Landed(Landed::Whole(head, body));
+        }
+        let loss = Loss::new(format!("status {}", head.status.as_u16()));
+        self.last_answer = Some((head, body));
+        Tried::Missed(Miss { happened, verdict, loss, retry_after, stale: false })
+    }
+
+    /// Until when a lane that refuses is closed: as long as it says, else as long as we would back off.
+    fn reopens(&self, retry_after: Option<Duration>) -> Instant {
+        time::now() + retry_after.unwrap_or_else(|| backoff::ceiling(&self.shared.retry(), self.attempts))
+    }
+
+    fn note_attempt(&self, permit: &Permit) {
+        let (upstream, waited) = (Arc::clone(&permit.lane().upstream), permit.waited());
+        self.trace.note(|facts| {
+            facts.upstream = Some(upstream);
+            facts.attempts += 1;
+            facts.waited += waited;
+            facts.sent = Some(time::now());
+        });
+    }
+}
+
+fn should_retry(head: &Head) -> Option<bool> {
+    head.headers.get("x-should-retry")?.to_str().ok()?.trim().parse().ok()
+}

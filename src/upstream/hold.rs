@@ -1,0 +1,271 @@
+//! Holding an answer back until it is safe to pass on: a stream until its first event, a plain answer until it is
+//! whole. What breaks before that is retried, and the client notices nothing.
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use tokio::sync::mpsc;
+
+use super::attempt::Answered;
+use super::connect::{Conversation, Loss};
+use crate::admission::Permit;
+use crate::answer::{Chunk, Cut, Ending, Head, Trace};
+use crate::openai::{Event, Frame, Framer, Route, Terminal, Usage};
+use crate::time::{self, Duration};
+
+/// A plain answer is held back up to this size; what is longer streams from here on.
+const HELD_MAX: usize = 4 << 20;
+
+/// What the client can be given.
+pub(super) enum Landed {
+    /// Everything.
+    Whole(Head, Bytes),
+    /// The head, what is there of the body, and where the rest comes from.
+    Begun(Head, Vec<Bytes>, Box<Rest>),
+}
+
+/// How an answer is to be treated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handling {
+    pub(super) route: Route,
+    /// How many answers the stream carries.
+    pub(super) choices: u64,
+    /// Worth holding back: a broken one can be asked for again.
+    pub(super) repeatable: bool,
+    /// `upstreams.idle_timeout`.
+    pub(super) idle_timeout: Duration,
+}
+
+/// Holds an answer back as far as that helps. Dropping the future cuts the exchange.
+pub(super) async fn hold_back(answered: Answered, handling: Handling, trace: &Trace) -> Result<Landed, Loss> {
+    let Answered { head, conversation, permit } = answered;
+    let events = is_event_stream(&head).then(|| Events::new(handling));
+    let whole = handling.repeatable && events.is_none() && is_worth_holding(&head);
+    let rest = Rest { conversation, permit, events, idle_timeout: handling.idle_timeout, trace: trace.clone() };
+    if whole {
+        hold_whole(head, rest, handling).await
+    } else if handling.repeatable && rest.events.is_some() {
+        hold_first_event(head, rest).await
+    } else {
+        Ok(Landed::Begun(head, Vec::new(), Box::new(rest)))
+    }
+}
+
+/// Reads a short answer, such as an error, to its end; `None` when it is longer than `max` or takes longer than `limit`.
+pub(super) async fn read_short(
+    conversation: &mut Conversation,
+    max: usize,
+    limit: Duration,
+) -> Result<Option<Bytes>, Loss> {
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(bytes) = conversation.read_body().await? {
+            body.extend_from_slice(&bytes);
+            if body.len() > max {
+                return Ok(None);
+            }
+        }
+        Ok(Some(body.freeze()))
+    };
+    tokio::time::timeout(limit, read).await.unwrap_or(Ok(None))
+}
+
+async fn hold_whole(head: Head, mut rest: Rest, handling: Handling) -> Result<Landed, Loss> {
+    let mut body = BytesMut::new();
+    loop {
+        match rest.read().await {
+            Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+            Ok(None) => break,
+            Err((_, loss)) => return Err(loss),
+        }
+        if body.len() > HELD_MAX {
+            return Ok(Landed::Begun(head, vec![body.freeze()], Box::new(rest)));
+        }
+    }
+    if rest.conversation.ends_with_connection() && is_json(&head) && !is_complete_json(&body) {
+        return Err(Loss::new("EOF in the middle of a JSON document"));
+    }
+    if handling.route.is_generation() && head.status == StatusCode::OK {
+        rest.trace.note(|facts| facts.usage = Usage::of_body(&body));
+    }
+    rest.end().await;
+    Ok(Landed::Whole(head, body.freeze()))
+}
+
+async fn hold_first_event(head: Head, mut rest: Rest) -> Result<Landed, Loss> {
+    let mut held = Vec::new();
+    loop {
+        let bytes = match rest.read().await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                held.extend(rest.last_bytes());
+                if !rest.is_finished() {
+                    return Err(Loss::new("the stream ended before its first event"));
+                }
+                rest.end().await;
+                return Ok(Landed::Whole(head, held.concat().into()));
+            }
+            Err((_, loss)) => return Err(loss),
+        };
+        let mut begun = false;
+        for frame in rest.frames(bytes) {
+            begun |= !matches!(&frame, Frame::Event(bytes) if is_empty_event(bytes));
+            held.push(frame.into_bytes());
+        }
+        if begun {
+            return Ok(Landed::Begun(head, held, Box::new(rest)));
+        }
+    }
+}
+
+/// The part of an answer that is still to come. Dropping it cuts the exchange.
+pub(super) struct Rest {
+    conversation: Conversation,
+    permit: Permit,
+    events: Option<Events>,
+    idle_timeout: Duration,
+    trace: Trace,
+}
+
+/// The reading of an event stream.
+struct Events {
+    framer: Framer,
+    terminal: Terminal,
+}
+
+impl Events {
+    fn new(handling: Handling) -> Self {
+        let terminal = Terminal::for_route(handling.route).expecting(handling.choices);
+        Self { framer: Framer::default(), terminal }
+    }
+}
+
+impl Rest {
+    /// Passes the rest on, event by event, and says how it ended. When the subscriber has gone it just stops.
+    pub(super) async fn relay(mut self, chunks: &mpsc::Sender<Chunk>) {
+        let cut = loop {
+            match self.read().await {
+                Ok(Some(bytes)) => {
+                    for bytes in self.pieces(bytes) {
+                        if chunks.send(Chunk::Data(bytes)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Ok(None) => {
+                    if let Some(bytes) = self.last_bytes()
+                        && chunks.send(Chunk::Data(bytes)).await.is_err()
+                    {
+                        return;
+                    }
+                    break Some(Cut::Unfinished).filter(|_| !self.is_finished());
+                }
+                // What broke after the stream had said that it was over has cost the client nothing.
+                Err((cut, _)) => break Some(cut).filter(|_| !self.said_that_it_is_over()),
+            }
+        };
+        let ending = cut.map_or(Ending::Complete, Ending::Truncated);
+        self.note_usage();
+        if cut.is_none() && self.conversation_is_at_its_end() {
+            self.end().await;
+        } else {
+            drop(self);
+        }
+        // A subscriber that has gone needs no ending.
+        drop(chunks.send(Chunk::End(ending)).await);
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, (Cut, Loss)> {
+        match tokio::time::timeout(self.idle_timeout, self.conversation.read_body()).await {
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(loss)) => Err((Cut::Disconnected, loss)),
+            Err(_elapsed) => Err((Cut::Stalled, Loss::new("idle_timeout"))),
+        }
+    }
+
+    fn frames(&mut self, bytes: Bytes) -> Vec<Frame> {
+        let Some(Events { framer, terminal }) = &mut self.events else {
+            return vec![Frame::Part { bytes, last: false }];
+        };
+        framer.push(bytes).inspect(|frame| terminal.observe(frame)).collect()
+    }
+
+    fn pieces(&mut self, bytes: Bytes) -> Vec<Bytes> {
+        match self.events {
+            Some(_) => self.frames(bytes).into_iter().map(Frame::into_bytes).collect(),
+            None => vec![bytes],
+        }
+    }
+
+    /// What is left in the framer at the end of the stream.
+    fn last_bytes(&mut self) -> Option<Bytes> {
+        let Events { framer, terminal } = self.events.as_mut()?;
+        let frame = framer.finish()?;
+        terminal.observe_event(frame.bytes());
+        Some(frame.into_bytes())
+    }
+
+    /// Whether a clean EOF here is a proper end.
+    fn is_finished(&self) -> bool {
+        self.events.as_ref().is_none_or(|events| events.terminal.is_complete())
+    }
+
+    fn said_that_it_is_over(&self) -> bool {
+        self.events.as_ref().is_some_and(|events| events.terminal.ending().is_some())
+    }
+
+    fn conversation_is_at_its_end(&mut self) -> bool {
+        self.conversation.is_read()
+    }
+
+    fn note_usage(&self) {
+        if let Some(events) = &self.events {
+            self.trace.note(|facts| facts.usage = events.terminal.usage());
+        }
+    }
+
+    /// The exchange has ended by itself.
+    async fn end(self) {
+        self.note_usage_if_stream();
+        self.conversation.release().await;
+        self.permit.ended();
+        self.trace.note(|facts| facts.upstream_ended = Some(time::now()));
+    }
+
+    fn note_usage_if_stream(&self) {
+        if self.events.is_some() {
+            self.note_usage();
+        }
+    }
+}
+
+fn is_event_stream(head: &Head) -> bool {
+    head.status == StatusCode::OK
+        && content_type_is(head, "text/event-stream")
+        && !head.headers.contains_key(CONTENT_ENCODING)
+}
+
+fn is_json(head: &Head) -> bool {
+    content_type_is(head, "application/json") && !head.headers.contains_key(CONTENT_ENCODING)
+}
+
+/// A JSON document is read whole by its reader anyway, and a short body costs little to hold; anything else may be meant
+/// to be consumed as it comes.
+fn is_worth_holding(head: &Head) -> bool {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    length.map_or_else(|| is_json(head), |length| length <= HELD_MAX)
+}
+
+fn content_type_is(head: &Head, kind: &str) -> bool {
+    let value = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(kind))
+}
+
+fn is_complete_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+fn is_empty_event(bytes: &[u8]) -> bool {
+    let event = Event::new(bytes);
+    event.is_comment_only() || event.data().is_empty()
+}

@@ -1,0 +1,126 @@
+//! A provider as configured: where it is, what it is told, whom it serves.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method};
+use parking_lot::Mutex;
+
+use super::settings::{Kind, Scheme, Upstream};
+use crate::admission::Way;
+use crate::ids::KeyId;
+use crate::limits::Quota;
+use crate::time::{self, Duration, Instant};
+
+/// How long a looked-up address is used before it is looked up again.
+const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
+
+/// One upstream, ready for use.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) name: Arc<str>,
+    pub(super) settings: Upstream,
+    /// `Host`: with the port unless it is the scheme's own.
+    pub(super) host: HeaderValue,
+    /// The value of `Authorization` for each key; none: the client's goes through.
+    keys: Vec<(KeyId, HeaderValue)>,
+    addresses: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+}
+
+impl Target {
+    /// # Errors
+    /// When the host or a key cannot stand in a header field.
+    pub(super) fn new(settings: Upstream) -> Result<Self, http::header::InvalidHeaderValue> {
+        let url = &settings.base_url;
+        let own_port = match url.scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        let bare = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+        let host = if url.port == own_port { bare } else { format!("{bare}:{}", url.port) };
+        let bearer = |key: &crate::units::Secret| {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))?;
+            value.set_sensitive(true);
+            Ok((KeyId::of(key.expose()), value))
+        };
+        Ok(Self {
+            name: settings.name.as_str().into(),
+            host: HeaderValue::try_from(host)?,
+            keys: settings.api_keys.iter().map(bearer).collect::<Result<_, _>>()?,
+            settings,
+            addresses: Mutex::new(None),
+        })
+    }
+
+    /// This upstream as admission sees it.
+    pub(super) fn way(&self) -> Way {
+        let limits = &self.settings.limits;
+        let models = self.settings.models.clone();
+        let keys: Vec<KeyId> = self.keys.iter().map(|(id, _)| *id).collect();
+        Way {
+            upstream: Arc::clone(&self.name),
+            // A call that names no model goes to whoever serves every model.
+            serves: Arc::new(move |model| models.iter().any(|glob| glob.matches(model.unwrap_or_default()))),
+            keys: if keys.is_empty() { vec![KeyId::PASS_THROUGH] } else { keys },
+            quota: Quota {
+                requests: limits.requests_per_minute,
+                window: limits.window,
+                window_margin: limits.window_margin,
+                burst: limits.burst,
+                concurrency: limits.concurrency,
+                slot_release_delay: limits.slot_release_delay,
+                slot_release_delay_aborted: limits.slot_release_delay_aborted,
+            },
+        }
+    }
+
+    /// Whether it serves a model; see [`Target::way`].
+    pub(super) fn serves(&self, model: Option<&str>) -> bool {
+        self.settings.models.iter().any(|glob| glob.matches(model.unwrap_or_default()))
+    }
+
+    /// Whether a route is not counted by the provider.
+    pub(super) fn is_exempt(&self, method: &Method, path: &str) -> bool {
+        self.settings.exempt.iter().any(|exempt| exempt.method == *method && exempt.path == path)
+    }
+
+    /// What to send as `Authorization` for a key of ours.
+    pub(super) fn authorization(&self, key: KeyId) -> Option<&HeaderValue> {
+        self.keys.iter().find(|(id, _)| *id == key).map(|(_, value)| value)
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.settings.base_url.scheme == Scheme::Https
+    }
+
+    /// Whether a call may be sent again once its body has left: an agent has run tools by then.
+    pub(super) fn may_repeat(&self, agents_too: bool) -> bool {
+        self.settings.kind == Kind::Model || agents_too
+    }
+
+    /// Its addresses, looked up at most every 30 s; when the look-up fails, those of the last time.
+    ///
+    /// # Errors
+    /// When it fails and there was no last time.
+    pub(super) async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let url = &self.settings.base_url;
+        if let Ok(ip) = url.host.parse() {
+            return Ok(vec![SocketAddr::new(ip, url.port)]);
+        }
+        let known = self.addresses.lock().clone();
+        if let Some((at, addresses)) = &known
+            && at.elapsed() < ADDRESSES_FRESH
+        {
+            return Ok(addresses.clone());
+        }
+        match tokio::net::lookup_host((url.host.as_str(), url.port)).await {
+            Ok(found) => {
+                let found: Vec<SocketAddr> = found.collect();
+                *self.addresses.lock() = Some((time::now(), found.clone()));
+                Ok(found)
+            }
+            Err(error) => known.map(|(_, addresses)| addresses).ok_or(error),
+        }
+    }
+}
