@@ -1,0 +1,150 @@
+use super::*;
+use crate::openai::Usage;
+
+fn a_call() -> CallEnd {
+    CallEnd {
+        route: Route::ChatCompletions,
+        priority: Priority::High,
+        outcome: Outcome::Ok,
+        duration: Duration::from_millis(5_000),
+        queued: Duration::from_millis(1_500),
+        upstream: Duration::from_millis(3_498),
+    }
+}
+
+/// Everything happens once.
+fn fill(metrics: &Metrics) {
+    metrics.call_ended(&a_call());
+    metrics.queue_wait(Priority::High, Duration::from_millis(1_500));
+    metrics.set_queue_depth(Priority::Low, 7);
+    metrics.set_queue_bytes(1 << 20);
+    metrics.set_memory(MemoryKind::Bodies, 1 << 21);
+    metrics.retry(RetryReason::Disconnect);
+    metrics.duplicate_sent();
+    metrics.disconnect(DisconnectPhase::BeforeHead);
+    metrics.reloaded(2);
+    let upstream = metrics.upstream("main", 2);
+    upstream.attempt(Verdict::Deliver);
+    upstream.first_byte(Duration::from_millis(700));
+    upstream.tokens(Usage { prompt_tokens: Some(30), completion_tokens: None });
+    upstream.refused_within_limits();
+    upstream.set_gate_closed(true);
+    upstream.set_breaker(BreakerState::Open);
+    upstream.set_window_margin(Duration::from_millis(500));
+    upstream.key(1).unwrap().set_allowance(40, 12, 28);
+    upstream.key(1).unwrap().set_slots(5, 3);
+    assert!(upstream.key(2).is_none());
+}
+
+#[track_caller]
+fn assert_has(text: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(text.lines().any(|found| found == *line), "no line {line:?} in\n{text}");
+    }
+}
+
+#[test]
+fn what_happened_is_rendered_under_its_name() {
+    let metrics = Metrics::new();
+    fill(&metrics);
+    assert_has(
+        &metrics.render(),
+        &[
+            r#"tidegate_calls_total{outcome="ok",priority="high",route="chat_completions"} 1"#,
+            r#"tidegate_call_duration_seconds_bucket{route="chat_completions",le="5"} 1"#,
+            r#"tidegate_overhead_seconds_bucket{le="0.001"} 0"#,
+            r#"tidegate_overhead_seconds_bucket{le="0.0025"} 1"#,
+            r#"tidegate_queue_wait_seconds_bucket{priority="high",le="1.5"} 1"#,
+            r#"tidegate_queue_depth{priority="low"} 7"#,
+            "tidegate_queue_bytes 1048576",
+            r#"tidegate_memory_bytes{kind="bodies"} 2097152"#,
+            r#"tidegate_retries_total{reason="disconnect"} 1"#,
+            "tidegate_duplicates_sent_total 1",
+            r#"tidegate_disconnects_total{phase="before_head"} 1"#,
+            r#"tidegate_reloads_total{result="refused"} 1"#,
+            "tidegate_config_mistakes 2",
+            "tidegate_config_last_reload_timestamp_seconds 0",
+            r#"tidegate_attempts_total{upstream="main",verdict="deliver"} 1"#,
+            r#"tidegate_first_byte_seconds_count{upstream="main"} 1"#,
+            r#"tidegate_tokens_total{kind="prompt",upstream="main"} 30"#,
+            r#"tidegate_tokens_total{kind="completion",upstream="main"} 0"#,
+            r#"tidegate_upstream_refusals_within_limits_total{upstream="main"} 1"#,
+            r#"tidegate_gate_closed{upstream="main"} 1"#,
+            r#"tidegate_breaker_state{upstream="main"} 2"#,
+            r#"tidegate_window_margin_seconds{upstream="main"} 0.5"#,
+            r#"tidegate_allowance_left{key="1",upstream="main"} 28"#,
+            r#"tidegate_slots_in_use{key="1",upstream="main"} 3"#,
+            concat!(r#"tidegate_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        ],
+    );
+}
+
+#[test]
+fn names_say_whose_they_are_and_in_which_unit() {
+    let metrics = Metrics::new();
+    fill(&metrics);
+    let text = metrics.render();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert!(name.starts_with("tidegate_") || name.starts_with("process_"), "{name}");
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+        assert!(name.ends_with("_seconds") || kind != "histogram", "{name} is a {kind}");
+    }
+}
+
+#[test]
+fn every_counter_of_a_closed_set_is_there_from_the_start() {
+    let text = Metrics::new().render();
+    for phase in DisconnectPhase::ALL {
+        assert_has(&text, &[&format!("tidegate_disconnects_total{{phase=\"{}\"}} 0", phase.as_str())]);
+    }
+}
+
+#[test]
+fn who_is_present_is_counted_until_dropped() {
+    let metrics = Metrics::new();
+    let (first, second) = (metrics.in_flight(), metrics.in_flight());
+    let connection = metrics.connection();
+    assert_eq!(metrics.calls_in_flight(), 2);
+    assert_has(&metrics.render(), &["tidegate_in_flight 2", "tidegate_connections 1"]);
+    drop((first, second, connection));
+    assert_has(&metrics.render(), &["tidegate_in_flight 0", "tidegate_connections 0"]);
+}
+
+#[test]
+fn a_scrape_sets_what_mirrors_a_state_and_may_register_another() {
+    let metrics = Metrics::new();
+    metrics.on_scrape(|metrics| {
+        metrics.set_queue_depth(Priority::Normal, 3);
+        metrics.on_scrape(|_| {});
+    });
+    assert_has(&metrics.render(), &[r#"tidegate_queue_depth{priority="normal"} 3"#]);
+}
+
+#[test]
+fn a_good_reload_clears_the_mistakes_of_a_bad_one() {
+    let metrics = Metrics::new();
+    metrics.reloaded(2);
+    metrics.reloaded(0);
+    let text = metrics.render();
+    assert_has(&text, &["tidegate_config_mistakes 0", r#"tidegate_reloads_total{result="applied"} 1"#]);
+    assert!(!text.contains("tidegate_config_last_reload_timestamp_seconds 0\n"));
+}
+
+#[test]
+fn two_handles_of_one_upstream_count_together() {
+    let metrics = Metrics::new();
+    metrics.upstream("main", 1).attempt(Verdict::Retry);
+    metrics.upstream("main", 1).attempt(Verdict::Retry);
+    assert_has(&metrics.render(), &[r#"tidegate_attempts_total{upstream="main",verdict="retry"} 2"#]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_process_knows_its_memory_and_files() {
+    let text = Metrics::new().render();
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds", "process_threads"] {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        assert!(value.is_some_and(|value| value > 0), "{name}: {value:?}");
+    }
+}

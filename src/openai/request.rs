@@ -1,0 +1,195 @@
+//! The few request fields that decide who goes when, read without building a tree of the body.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What a generation request says about itself at the top level of its JSON body. A field that is missing, or has a
+/// type we do not expect, is simply not known: judging requests is the provider's business.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sniff {
+    /// `model`.
+    pub model: Option<String>,
+    /// `stream`: the client wants server-sent events.
+    pub stream: bool,
+    /// `service_tier`.
+    pub service_tier: Option<ServiceTier>,
+    /// The most tokens one answer may have: `max_completion_tokens`, else `max_output_tokens`, else `max_tokens`.
+    pub max_tokens: Option<u64>,
+    /// `n`: how many answers are asked for.
+    pub n: Option<u64>,
+    /// `stream_options.include_usage`: the client expects a usage chunk at the end.
+    pub include_usage: bool,
+}
+
+/// The `service_tier` of a request, as far as it bears on priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceTier {
+    /// `priority`: goes as class `high`.
+    Priority,
+    /// `flex`: goes as class `low`.
+    Flex,
+    /// Any other word: says nothing about order.
+    Other,
+}
+
+impl Sniff {
+    /// Reads `body` in one pass. Of equal keys the last wins, as in most JSON readers. What is not a JSON object gives
+    /// the default. The values of fields we do not read are skipped, not kept, so 20 MB of images cost no memory.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Self {
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Self::default();
+        }
+        serde_json::from_slice::<Fields<'_>>(body).map(Self::from).unwrap_or_default()
+    }
+}
+
+impl From<Fields<'_>> for Sniff {
+    fn from(fields: Fields<'_>) -> Self {
+        let tier = fields.service_tier.and_then(read::<String>).map(|word| match word.as_str() {
+            "priority" => ServiceTier::Priority,
+            "flex" => ServiceTier::Flex,
+            _ => ServiceTier::Other,
+        });
+        let max_tokens = [fields.max_completion_tokens, fields.max_output_tokens, fields.max_tokens];
+        let options = fields.stream_options.and_then(read::<StreamOptions>);
+        Self {
+            model: fields.model.and_then(read),
+            stream: fields.stream.and_then(read).unwrap_or_default(),
+            service_tier: tier,
+            max_tokens: max_tokens.into_iter().flatten().find_map(read),
+            n: fields.n.and_then(read),
+            include_usage: options.and_then(|options| options.include_usage).unwrap_or_default(),
+        }
+    }
+}
+
+/// A value of the type we expect, or nothing.
+fn read<'de, T: Deserialize<'de>>(raw: &'de RawValue) -> Option<T> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// The interesting values, still as text. A derived struct would refuse equal keys, hence the visitor.
+#[derive(Default)]
+struct Fields<'a> {
+    model: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    service_tier: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
+    max_completion_tokens: Option<&'a RawValue>,
+    max_output_tokens: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    Model,
+    Stream,
+    ServiceTier,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
+    N,
+    StreamOptions,
+    #[serde(other)]
+    Unread,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TopLevel;
+
+        impl<'de> Visitor<'de> for TopLevel {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(key) = map.next_key()? {
+                    let field = match key {
+                        Key::Model => &mut fields.model,
+                        Key::Stream => &mut fields.stream,
+                        Key::ServiceTier => &mut fields.service_tier,
+                        Key::MaxTokens => &mut fields.max_tokens,
+                        Key::MaxCompletionTokens => &mut fields.max_completion_tokens,
+                        Key::MaxOutputTokens => &mut fields.max_output_tokens,
+                        Key::N => &mut fields.n,
+                        Key::StreamOptions => &mut fields.stream_options,
+                        Key::Unread => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = Some(map.next_value()?);
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(TopLevel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_that_decide_are_read() {
+        let sniff = Sniff::of(
+            br#" {"messages":[{"model":"inner","stream":true}],"model":"gpt-4o","stream":true,"n":2,
+                 "service_tier":"flex","max_tokens":5,"max_completion_tokens":7,"stream_options":{"x":1,"include_usage":true}}"#,
+        );
+        let expected = Sniff {
+            model: Some("gpt-4o".into()),
+            stream: true,
+            service_tier: Some(ServiceTier::Flex),
+            max_tokens: Some(7),
+            n: Some(2),
+            include_usage: true,
+        };
+        assert_eq!(sniff, expected);
+    }
+
+    #[test]
+    fn of_equal_keys_the_last_wins_also_when_escaped() {
+        let sniff = Sniff::of(br#"{"model":"a","stream":true,"mod\u0065l":"b\n","stream":false}"#);
+        assert_eq!(sniff.model.as_deref(), Some("b\n"));
+        assert!(!sniff.stream);
+    }
+
+    #[test]
+    fn a_field_of_another_type_hides_no_other_field() {
+        let sniff = Sniff::of(br#"{"stream":"yes","max_tokens":-1,"n":null,"stream_options":[],"model":"m"}"#);
+        assert_eq!(sniff, Sniff { model: Some("m".into()), ..Sniff::default() });
+    }
+
+    #[test]
+    fn what_is_no_json_object_tells_nothing() {
+        for body in ["", "[]", "null", "\"model\"", "{\"model\":\"a\"", "{\"model\":\"a\"} trailing", "--boundary"] {
+            assert_eq!(Sniff::of(body.as_bytes()), Sniff::default(), "{body}");
+        }
+        assert_eq!(Sniff::of(b"\xEF\xBB\xBF{\"model\":\"a\"}").model.as_deref(), Some("a"));
+        assert_eq!(Sniff::of(b"{\"model\":\"\xFF\"}"), Sniff::default());
+    }
+
+    #[test]
+    fn deep_nesting_is_skipped_without_recursion() {
+        let deep = format!("{{\"x\":{}{},\"model\":\"m\"}}", "[".repeat(500_000), "]".repeat(500_000));
+        assert_eq!(Sniff::of(deep.as_bytes()).model.as_deref(), Some("m"));
+    }
+}
