@@ -17,6 +17,7 @@ use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Head, Trace};
 use crate::call::Call;
+use crate::metrics::{self, DisconnectPhase, RetryReason};
 use crate::openai;
 use crate::time::{self, Duration, Instant};
 
@@ -48,6 +49,24 @@ struct Miss {
     loss: Loss,
     retry_after: Option<Duration>,
     stale: bool,
+}
+
+/// Counts an attempt when it is dropped: as cancelled, unless it came to a verdict.
+struct AttemptCount<'a> {
+    target: &'a Target,
+    verdict: metrics::Verdict,
+}
+
+impl<'a> AttemptCount<'a> {
+    fn begin(target: &'a Target) -> Self {
+        Self { target, verdict: metrics::Verdict::Cancelled }
+    }
+}
+
+impl Drop for AttemptCount<'_> {
+    fn drop(&mut self) {
+        self.target.metrics.attempt(self.verdict);
+    }
 }
 
 enum Tried {
@@ -115,13 +134,21 @@ impl Flight {
             let Some(target) = self.shared.target(&permit.lane().upstream) else { continue };
             self.attempts += 1;
             self.note_attempt(&permit);
+            let mut counted = AttemptCount::begin(&target);
             let miss = match self.try_once(&target, permit).await {
-                Tried::Landed(landed) => return Ok(landed),
+                Tried::Landed(landed) => {
+                    counted.verdict = metrics::Verdict::Deliver;
+                    return Ok(landed);
+                }
                 Tried::ClientLeft => return Err(Failure::ClientLeft),
                 Tried::Missed(miss) => miss,
             };
-            self.shared.count_miss(&target, miss.happened, miss.verdict);
+            self.count_disconnect(miss.happened);
+            counted.verdict = metrics::Verdict::GiveUp;
             let Some(pause) = self.pause_after(&miss) else { return self.give_up(Some(miss), None) };
+            counted.verdict = metrics::Verdict::Retry;
+            drop(counted);
+            self.count_retry(&miss);
             missed = Some(miss);
             self.trace.note(|facts| facts.backed_off += pause);
             tokio::time::sleep(pause).await;
@@ -204,7 +231,7 @@ impl Flight {
     }
 
     async fn judge_answer(&mut self, target: &Target, answered: Answered) -> Tried {
-        self.trace.note(|facts| facts.first_byte = Some(time::now()));
+        self.note_first_byte(target);
         let status = answered.head.status;
         let suspect = |statuses: &[u16]| statuses.contains(&status.as_u16());
         let settings = &target.settings;
@@ -221,8 +248,7 @@ impl Flight {
             repeatable: self.is_repeatable(target),
             idle_timeout: target.settings.idle_timeout,
         };
-        self.shared.count_delivery(target);
-        match hold_back(answered, handling, &self.trace).await {
+        match hold_back(answered, handling, target, &self.trace).await {
             Ok(landed) => Tried::Landed(landed),
             Err(loss) => self.missed(target, Happened::Cut, loss, false),
         }
@@ -244,13 +270,14 @@ impl Flight {
         let verdict = self.judge(target, happened);
         let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
         if verdict == Verdict::Refused {
-            self.shared.count_refusal(target, &permit);
+            if permit.is_within_limits() {
+                target.metrics.refused_within_limits();
+            }
             permit.close_lane(self.reopens(retry_after));
         }
         conversation.release().await;
         permit.ended();
         if verdict == Verdict::Deliver || !self.is_repeatable(target) {
-            self.shared.count_delivery(target);
             return Tried::Landed(Landed::Whole(head, body));
         }
         let loss = Loss::new(format!("status {}", head.status.as_u16()));
@@ -261,6 +288,38 @@ impl Flight {
     /// Until when a lane that refuses is closed: as long as it says, else as long as we would back off.
     fn reopens(&self, retry_after: Option<Duration>) -> Instant {
         time::now() + retry_after.unwrap_or_else(|| backoff::ceiling(&self.shared.retry(), self.attempts))
+    }
+
+    fn note_first_byte(&self, target: &Target) {
+        let now = time::now();
+        self.trace.note(|facts| {
+            facts.first_byte = Some(now);
+            if let Some(sent) = facts.sent {
+                target.metrics.first_byte(now - sent);
+            }
+        });
+    }
+
+    fn count_disconnect(&self, happened: Happened) {
+        match happened {
+            Happened::Lost => self.shared.metrics.disconnect(DisconnectPhase::BeforeHead),
+            Happened::Cut => self.shared.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
+            Happened::NotConnected | Happened::NoFirstByte | Happened::Status { .. } => {}
+        }
+    }
+
+    fn count_retry(&self, miss: &Miss) {
+        let metrics = &self.shared.metrics;
+        if matches!(miss.happened, Happened::Lost | Happened::Cut) {
+            metrics.duplicate_sent();
+        }
+        metrics.retry(match miss.happened {
+            Happened::NotConnected => RetryReason::Connect,
+            Happened::Lost | Happened::NoFirstByte => RetryReason::Disconnect,
+            Happened::Cut => RetryReason::Truncated,
+            Happened::Status { .. } if miss.verdict == Verdict::Refused => RetryReason::Refusal,
+            Happened::Status { .. } => RetryReason::Status,
+        });
     }
 
     fn note_attempt(&self, permit: &Permit) {

@@ -8,8 +8,10 @@ use tokio::sync::mpsc;
 
 use super::attempt::Answered;
 use super::connect::{Conversation, Loss};
+use super::target::Target;
 use crate::admission::Permit;
 use crate::answer::{Chunk, Cut, Ending, Head, Trace};
+use crate::metrics::UpstreamMetrics;
 use crate::openai::{Event, Frame, Framer, Route, Terminal, Usage};
 use crate::time::{self, Duration};
 
@@ -37,11 +39,23 @@ pub(super) struct Handling {
 }
 
 /// Holds an answer back as far as that helps. Dropping the future cuts the exchange.
-pub(super) async fn hold_back(answered: Answered, handling: Handling, trace: &Trace) -> Result<Landed, Loss> {
+pub(super) async fn hold_back(
+    answered: Answered,
+    handling: Handling,
+    target: &Target,
+    trace: &Trace,
+) -> Result<Landed, Loss> {
     let Answered { head, conversation, permit } = answered;
     let events = is_event_stream(&head).then(|| Events::new(handling));
     let whole = handling.repeatable && events.is_none() && is_worth_holding(&head);
-    let rest = Rest { conversation, permit, events, idle_timeout: handling.idle_timeout, trace: trace.clone() };
+    let rest = Rest {
+        conversation,
+        permit,
+        events,
+        idle_timeout: handling.idle_timeout,
+        trace: trace.clone(),
+        metrics: target.metrics.clone(),
+    };
     if whole {
         hold_whole(head, rest, handling).await
     } else if handling.repeatable && rest.events.is_some() {
@@ -86,7 +100,7 @@ async fn hold_whole(head: Head, mut rest: Rest, handling: Handling) -> Result<La
         return Err(Loss::new("EOF in the middle of a JSON document"));
     }
     if handling.route.is_generation() && head.status == StatusCode::OK {
-        rest.trace.note(|facts| facts.usage = Usage::of_body(&body));
+        rest.note_usage(Usage::of_body(&body));
     }
     rest.end().await;
     Ok(Landed::Whole(head, body.freeze()))
@@ -125,6 +139,7 @@ pub(super) struct Rest {
     events: Option<Events>,
     idle_timeout: Duration,
     trace: Trace,
+    metrics: UpstreamMetrics,
 }
 
 /// The reading of an event stream.
@@ -165,10 +180,13 @@ impl Rest {
             }
         };
         let ending = cut.map_or(Ending::Complete, Ending::Truncated);
-        self.note_usage();
-        if cut.is_none() && self.conversation_is_at_its_end() {
+        if let Some(events) = &self.events {
+            self.note_usage(events.terminal.usage());
+        }
+        if cut.is_none() && self.conversation.is_read() {
             self.end().await;
         } else {
+            self.trace.note(|facts| facts.upstream_ended = Some(time::now()));
             drop(self);
         }
         // A subscriber that has gone needs no ending.
@@ -214,28 +232,18 @@ impl Rest {
         self.events.as_ref().is_some_and(|events| events.terminal.ending().is_some())
     }
 
-    fn conversation_is_at_its_end(&mut self) -> bool {
-        self.conversation.is_read()
-    }
-
-    fn note_usage(&self) {
-        if let Some(events) = &self.events {
-            self.trace.note(|facts| facts.usage = events.terminal.usage());
+    fn note_usage(&self, usage: Option<Usage>) {
+        self.trace.note(|facts| facts.usage = usage);
+        if let Some(usage) = usage {
+            self.metrics.tokens(usage);
         }
     }
 
     /// The exchange has ended by itself.
     async fn end(self) {
-        self.note_usage_if_stream();
         self.conversation.release().await;
         self.permit.ended();
         self.trace.note(|facts| facts.upstream_ended = Some(time::now()));
-    }
-
-    fn note_usage_if_stream(&self) {
-        if self.events.is_some() {
-            self.note_usage();
-        }
     }
 }
 

@@ -25,10 +25,12 @@ use self::connect::Connector;
 use self::exchange::Flight;
 use self::settings::{Retry, Upstream};
 use self::target::Target;
-use self::verdict::{Happened, Verdict};
-use crate::admission::{Permit, Place, Refusal, Way};
+use crate::admission::{Place, Refusal, Way};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
+use crate::ids::LaneId;
+use crate::limits::Usage;
+use crate::metrics::Metrics;
 use crate::time::{Duration, Tasks};
 
 /// Why there is no answer.
@@ -83,6 +85,7 @@ struct Shared {
     connector: Connector,
     present: ArcSwap<Present>,
     tasks: Tasks,
+    metrics: Arc<Metrics>,
 }
 
 /// What a reload changes.
@@ -94,14 +97,25 @@ struct Present {
 }
 
 impl Present {
-    fn new(upstreams: &[Upstream], retry: &Retry, write_timeout: Duration) -> Result<Self, UnusableUpstream> {
-        let target = |upstream: &Upstream| match Target::new(upstream.clone()) {
+    fn new(config: &Config<'_>, metrics: &Metrics) -> Result<Self, UnusableUpstream> {
+        let target = |upstream: &Upstream| match Target::new(upstream.clone(), metrics) {
             Ok(target) => Ok(Arc::new(target)),
             Err(_) => Err(UnusableUpstream { name: upstream.name.clone() }),
         };
-        let targets = upstreams.iter().map(target).collect::<Result<_, _>>()?;
-        Ok(Self { targets, retry: Arc::new(retry.clone()), write_timeout })
+        let targets = config.upstreams.iter().map(target).collect::<Result<_, _>>()?;
+        Ok(Self { targets, retry: Arc::new(config.retry.clone()), write_timeout: config.write_timeout })
     }
+}
+
+/// The settings that this room goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Config<'a> {
+    /// `[[upstreams]]`, at least one.
+    pub upstreams: &'a [Upstream],
+    /// `[retry]`.
+    pub retry: &'a Retry,
+    /// How long a single write may make no progress.
+    pub write_timeout: Duration,
 }
 
 impl Upstreams {
@@ -109,29 +123,32 @@ impl Upstreams {
     ///
     /// # Errors
     /// When one cannot be used.
-    pub fn new(
-        upstreams: &[Upstream],
-        retry: &Retry,
-        write_timeout: Duration,
-        tasks: Tasks,
-    ) -> Result<Self, UnusableUpstream> {
-        let present = Present::new(upstreams, retry, write_timeout)?;
-        let present = ArcSwap::from_pointee(present);
-        Ok(Self(Arc::new(Shared { connector: Connector::new(), present, tasks })))
+    pub fn new(config: &Config<'_>, tasks: Tasks, metrics: Arc<Metrics>) -> Result<Self, UnusableUpstream> {
+        let present = ArcSwap::from_pointee(Present::new(config, &metrics)?);
+        Ok(Self(Arc::new(Shared { connector: Connector::new(), present, tasks, metrics })))
     }
 
     /// Other settings from the next attempt on; attempts under way keep theirs.
     ///
     /// # Errors
     /// When one cannot be used; then nothing has changed.
-    pub fn reconfigure(
-        &self,
-        upstreams: &[Upstream],
-        retry: &Retry,
-        write_timeout: Duration,
-    ) -> Result<(), UnusableUpstream> {
-        self.0.present.store(Arc::new(Present::new(upstreams, retry, write_timeout)?));
+    pub fn reconfigure(&self, config: &Config<'_>) -> Result<(), UnusableUpstream> {
+        self.0.present.store(Arc::new(Present::new(config, &self.0.metrics)?));
         Ok(())
+    }
+
+    /// Shows how much of a lane is used in its gauges.
+    pub fn show_usage(&self, lane: &LaneId, usage: &Usage) {
+        let Some(target) = self.0.target(&lane.upstream) else { return };
+        target.metrics.set_gate_closed(usage.closed_until.is_some());
+        target.metrics.set_window_margin(target.settings.limits.window_margin);
+        let Some(key) = target.key_metrics(lane.key) else { return };
+        if let Some((used, limit)) = usage.window {
+            key.set_allowance(limit.into(), used.into(), limit.saturating_sub(used).into());
+        }
+        if let Some(cap) = usage.slots_cap {
+            key.set_slots(cap.into(), usage.slots_in_use.into());
+        }
     }
 
     /// The upstreams as admission sees them.
@@ -169,10 +186,4 @@ impl Shared {
     fn write_timeout(&self) -> Duration {
         self.present.load().write_timeout
     }
-
-    fn count_miss(&self, _target: &Target, _happened: Happened, _verdict: Verdict) {}
-
-    fn count_delivery(&self, _target: &Target) {}
-
-    fn count_refusal(&self, _target: &Target, _permit: &Permit) {}
 }

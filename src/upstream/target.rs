@@ -11,6 +11,7 @@ use super::settings::{Kind, Scheme, Upstream};
 use crate::admission::Way;
 use crate::ids::KeyId;
 use crate::limits::Quota;
+use crate::metrics::{KeyMetrics, Metrics, UpstreamMetrics};
 use crate::time::{self, Duration, Instant};
 
 /// How long a looked-up address is used before it is looked up again.
@@ -21,6 +22,7 @@ const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 pub(super) struct Target {
     pub(super) name: Arc<str>,
     pub(super) settings: Upstream,
+    pub(super) metrics: UpstreamMetrics,
     /// `Host`: with the port unless it is the scheme's own.
     pub(super) host: HeaderValue,
     /// The value of `Authorization` for each key; none: the client's goes through.
@@ -31,7 +33,7 @@ pub(super) struct Target {
 impl Target {
     /// # Errors
     /// When the host or a key cannot stand in a header field.
-    pub(super) fn new(settings: Upstream) -> Result<Self, http::header::InvalidHeaderValue> {
+    pub(super) fn new(settings: Upstream, metrics: &Metrics) -> Result<Self, http::header::InvalidHeaderValue> {
         let url = &settings.base_url;
         let own_port = match url.scheme {
             Scheme::Http => 80,
@@ -45,6 +47,7 @@ impl Target {
             Ok((KeyId::of(key.expose()), value))
         };
         Ok(Self {
+            metrics: metrics.upstream(&settings.name, settings.api_keys.len().max(1)),
             name: settings.name.as_str().into(),
             host: HeaderValue::try_from(host)?,
             keys: settings.api_keys.iter().map(bearer).collect::<Result<_, _>>()?,
@@ -57,12 +60,11 @@ impl Target {
     pub(super) fn way(&self) -> Way {
         let limits = &self.settings.limits;
         let models = self.settings.models.clone();
-        let keys: Vec<KeyId> = self.keys.iter().map(|(id, _)| *id).collect();
         Way {
             upstream: Arc::clone(&self.name),
             // A call that names no model goes to whoever serves every model.
             serves: Arc::new(move |model| models.iter().any(|glob| glob.matches(model.unwrap_or_default()))),
-            keys: if keys.is_empty() { vec![KeyId::PASS_THROUGH] } else { keys },
+            keys: self.key_ids(),
             quota: Quota {
                 requests: limits.requests_per_minute,
                 window: limits.window,
@@ -73,6 +75,16 @@ impl Target {
                 slot_release_delay_aborted: limits.slot_release_delay_aborted,
             },
         }
+    }
+
+    /// The ids of its keys, in the order of the settings.
+    fn key_ids(&self) -> Vec<KeyId> {
+        if self.keys.is_empty() { vec![KeyId::PASS_THROUGH] } else { self.keys.iter().map(|(id, _)| *id).collect() }
+    }
+
+    /// The measures of one of its keys.
+    pub(super) fn key_metrics(&self, key: KeyId) -> Option<&KeyMetrics> {
+        self.metrics.key(self.key_ids().iter().position(|&id| id == key)?)
     }
 
     /// Whether it serves a model; see [`Target::way`].
