@@ -113,6 +113,8 @@ pub enum Chunk {
 pub struct Answer {
     /// Status and header fields.
     pub head: Head,
+    /// What has happened to its call.
+    pub trace: Trace,
     body: Body,
     ending: Option<Ending>,
     observers: Vec<Box<dyn Observer>>,
@@ -126,14 +128,20 @@ enum Body {
 impl Answer {
     /// An answer of which everything has come.
     #[must_use]
-    pub fn whole(head: Head, body: Bytes) -> Self {
-        Self { head, body: Body::Whole(body), ending: None, observers: Vec::new() }
+    pub fn whole(head: Head, body: Bytes, trace: Trace) -> Self {
+        Self { head, trace, body: Body::Whole(body), ending: None, observers: Vec::new() }
     }
 
     /// An answer whose flight still brings it.
     #[must_use]
-    pub fn stream(head: Head, chunks: mpsc::Receiver<Chunk>, flight: AbortOnDropHandle<()>) -> Self {
-        Self { head, body: Body::Stream { chunks, _flight: flight }, ending: None, observers: Vec::new() }
+    pub fn stream(
+        head: Head,
+        chunks: mpsc::Receiver<Chunk>,
+        flight: AbortOnDropHandle<()>,
+        trace: Trace,
+    ) -> Self {
+        let body = Body::Stream { chunks, _flight: flight };
+        Self { head, trace, body, ending: None, observers: Vec::new() }
     }
 
     /// Adds an observer; it sees everything from here on.

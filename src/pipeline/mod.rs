@@ -1,1 +1,100 @@
-//! pipeline.
+//! A call from bytes to answer, whatever transport it came by.
+//!
+//! The life of a call: it is *classified* (which endpoint, which model, which class, until when), takes a *place*, goes
+//! *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended. This room names no
+//! transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to cancel.
+
+mod account;
+mod classify;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use self::classify::{BadCall, Incoming};
+use self::account::Account;
+use crate::admission::{Admission, Demand, Snapshot};
+use crate::answer::{Answer, Trace};
+use crate::call::Call;
+use crate::metrics::Metrics;
+use crate::time::Duration;
+use crate::upstream::{Failure, Upstreams};
+
+/// What a reload changes in this room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a call may wait that names no deadline.
+    pub wait_max: Duration,
+}
+
+/// The way through the house. Cheap to clone, one for the whole process.
+#[derive(Debug, Clone)]
+pub struct Pipeline(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    admission: Admission,
+    upstreams: Upstreams,
+    metrics: Arc<Metrics>,
+    rules: ArcSwap<Rules>,
+}
+
+impl Pipeline {
+    /// Connects the rooms.
+    #[must_use]
+    pub fn new(admission: Admission, upstreams: Upstreams, metrics: Arc<Metrics>, rules: Rules) -> Self {
+        Self(Arc::new(Shared { admission, upstreams, metrics, rules: ArcSwap::from_pointee(rules) }))
+    }
+
+    /// Other rules for the calls to come.
+    pub fn reconfigure(&self, rules: Rules) {
+        self.0.rules.store(Arc::new(rules));
+    }
+
+    /// Understands what came in.
+    ///
+    /// # Errors
+    /// When one of our own header fields says something that cannot be meant.
+    pub fn classify(&self, incoming: Incoming) -> Result<Call, BadCall> {
+        incoming.classify(&self.0.rules.load())
+    }
+
+    /// Executes a call, headless: waits for its turn, brings its answer, accounts for it. Dropping the future, or the
+    /// answer before its end, cancels the call: its place is free at once, its exchange is cut.
+    ///
+    /// # Errors
+    /// When it was turned away, or neither waiting nor retrying helped.
+    pub async fn execute(&self, call: Call) -> Result<Answer, Failure> {
+        let Shared { admission, upstreams, metrics, .. } = &*self.0;
+        let trace = Trace::default();
+        let account = Account::open(&call, trace.clone(), Arc::clone(metrics));
+        let place = admission.place(self.demand(&call));
+        match upstreams.exchange(call, place, trace).await {
+            Ok(answer) => {
+                let account = account.answered(answer.head.status);
+                Ok(answer.observed_by(account))
+            }
+            Err(failure) => {
+                account.failed(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    /// What waits and what is used.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.admission.snapshot()
+    }
+
+    fn demand(&self, call: &Call) -> Demand {
+        let (path, _) = call.target.split_once('?').unwrap_or((&call.target, ""));
+        Demand {
+            priority: call.priority,
+            model: call.model.clone(),
+            bytes: call.body.bytes_held(),
+            deadline: call.deadline,
+            exempt: self.0.upstreams.is_exempt(&call.method, path, call.model.as_deref()),
+        }
+    }
+}

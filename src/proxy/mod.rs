@@ -1,3 +1,87 @@
-//! proxy.
+//! The client's side of the wire.
+//!
+//! Reads requests from pingora's server session, hands each in as a call, and relays its answer. Here, and nowhere else,
+//! causes become statuses (`reply`). A client that leaves only drops its answer; everything else follows from that.
+//!
+//! Invariants: bytes go through unchanged; whatever ended abnormally upstream never looks complete downstream; whatever
+//! could be understood in two ways is refused.
 
+mod accept;
+mod downstream;
+mod listen;
+mod relay;
+mod reply;
 pub mod settings;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
+
+pub use self::listen::{bind, serve};
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::time::Duration;
+
+/// What a reload changes in this room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The largest body that is buffered.
+    pub body_max: u64,
+    /// How many connections are served at once.
+    pub connections_max: usize,
+    /// How long the head of a request may take.
+    pub header_timeout: Duration,
+    /// How long a body may make no progress.
+    pub body_timeout: Duration,
+    /// How long a reader may make no progress.
+    pub write_timeout: Duration,
+    /// How long a connection may idle between requests.
+    pub idle_timeout: Duration,
+}
+
+impl From<&settings::Server> for Bounds {
+    fn from(server: &settings::Server) -> Self {
+        Self {
+            body_max: server.body_max,
+            connections_max: server.connections_max,
+            header_timeout: server.header_timeout,
+            body_timeout: server.body_timeout,
+            write_timeout: server.write_timeout,
+            idle_timeout: server.idle_timeout,
+        }
+    }
+}
+
+/// The client port. Cheap to clone, one for the whole process.
+#[derive(Debug, Clone)]
+pub struct Proxy(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pipeline: Pipeline,
+    metrics: Arc<Metrics>,
+    bounds: ArcSwap<Bounds>,
+    /// Calls that are being served; a drain waits for them.
+    calls: TaskTracker,
+}
+
+impl Proxy {
+    /// A port to `pipeline`.
+    #[must_use]
+    pub fn new(pipeline: Pipeline, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
+        let (bounds, calls) = (ArcSwap::from_pointee(bounds), TaskTracker::new());
+        Self(Arc::new(Shared { pipeline, metrics, bounds, calls }))
+    }
+
+    /// Other bounds for the requests to come.
+    pub fn reconfigure(&self, bounds: Bounds) {
+        self.0.bounds.store(Arc::new(bounds));
+    }
+
+    /// Waits until no call is being served. Dropping the future stops nothing.
+    pub async fn drained(&self) {
+        self.0.calls.close();
+        self.0.calls.wait().await;
+    }
+}

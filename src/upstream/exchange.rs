@@ -87,11 +87,11 @@ impl Flight {
     /// place is free at once, its connection closed.
     pub(super) async fn depart(self) -> Result<Answer, Failure> {
         let (tell, told) = oneshot::channel();
-        let tasks = self.shared.tasks.clone();
+        let (tasks, trace) = (self.shared.tasks.clone(), self.trace.clone());
         let task = AbortOnDropHandle::new(tasks.spawn(self.fly(tell)));
         match told.await {
-            Ok(Ok((head, Ok(body)))) => Ok(Answer::whole(head, body)),
-            Ok(Ok((head, Err(chunks)))) => Ok(Answer::stream(head, chunks, task)),
+            Ok(Ok((head, Ok(body)))) => Ok(Answer::whole(head, body, trace)),
+            Ok(Ok((head, Err(chunks)))) => Ok(Answer::stream(head, chunks, task, trace)),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::Internal),
         }

@@ -1,0 +1,152 @@
+//! What became of a call: one log line and its metrics, exactly once, however it ended.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::admission::Refusal;
+use crate::answer::{Cut, Ending, Observer, Trace};
+use crate::call::Call;
+use crate::ids::CallId;
+use crate::metrics::{CallEnd, DisconnectPhase, Metrics, Outcome, Present};
+use crate::openai::Route;
+use crate::telemetry::{self, CallRecord};
+use crate::time::Instant;
+use crate::units::Priority;
+use crate::upstream::Failure;
+
+/// The account of a call that runs. Dropped without an ending it says that the client has gone.
+pub(super) struct Account {
+    open: Option<Open>,
+}
+
+struct Open {
+    id: CallId,
+    route: Route,
+    priority: Priority,
+    model: Option<Arc<str>>,
+    stream: bool,
+    received: Instant,
+    status: Option<StatusCode>,
+    trace: Trace,
+    metrics: Arc<Metrics>,
+    _present: Present,
+}
+
+impl Account {
+    pub(super) fn open(call: &Call, trace: Trace, metrics: Arc<Metrics>) -> Self {
+        Self {
+            open: Some(Open {
+                id: call.id,
+                route: call.route,
+                priority: call.priority,
+                model: call.model.clone(),
+                stream: call.stream,
+                received: call.received,
+                status: None,
+                trace,
+                _present: metrics.in_flight(),
+                metrics,
+            }),
+        }
+    }
+
+    /// The head of its answer goes to the client.
+    pub(super) fn answered(mut self, status: StatusCode) -> Self {
+        if let Some(open) = &mut self.open {
+            open.status = Some(status);
+        }
+        self
+    }
+
+    /// There will be no answer.
+    pub(super) fn failed(mut self, failure: &Failure) {
+        if let Some(open) = self.open.take() {
+            open.close(outcome_of(failure), Some(&failure.to_string()));
+        }
+    }
+}
+
+impl Observer for Account {
+    fn chunk(&mut self, _bytes: &Bytes) {}
+
+    fn end(mut self: Box<Self>, ending: Ending) {
+        let Some(open) = self.open.take() else { return };
+        match ending {
+            Ending::Complete => {
+                let status = open.status.map_or(200, |status| status.as_u16());
+                open.close(Outcome::of_status(status), None);
+            }
+            Ending::Truncated(cut) => {
+                if cut == Cut::Disconnected {
+                    open.metrics.disconnect(DisconnectPhase::MidStream);
+                }
+                open.close(Outcome::Broken, Some(cut.as_str()));
+            }
+            Ending::Abandoned => open.client_gone(),
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.client_gone();
+        }
+    }
+}
+
+impl Open {
+    fn client_gone(self) {
+        self.metrics.disconnect(DisconnectPhase::Client);
+        self.close(Outcome::ClientGone, None);
+    }
+
+    fn close(self, outcome: Outcome, reason: Option<&str>) {
+        let facts = self.trace.facts();
+        let duration = self.received.elapsed();
+        let queued = facts.waited + facts.backed_off;
+        if facts.attempts > 0 {
+            self.metrics.queue_wait(self.priority, facts.waited);
+        }
+        let upstream = match (facts.sent, facts.upstream_ended) {
+            (Some(sent), Some(ended)) => ended.saturating_duration_since(sent),
+            (Some(sent), None) => sent.elapsed(),
+            (None, _) => crate::time::Duration::ZERO,
+        };
+        let (route, priority) = (self.route, self.priority);
+        self.metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued, upstream });
+        telemetry::call_line(&CallRecord {
+            request_id: self.id,
+            client: "-",
+            class: priority,
+            model: self.model.as_deref(),
+            route,
+            stream: self.stream,
+            status: self.status.map(|status| status.as_u16()),
+            wait: facts.waited,
+            attempts: facts.attempts,
+            upstream: facts.upstream.as_deref(),
+            first_byte: facts.first_byte.map(|at| at.saturating_duration_since(self.received)),
+            duration,
+            usage: facts.usage.unwrap_or_default(),
+            outcome,
+            reason,
+        });
+    }
+}
+
+fn outcome_of(failure: &Failure) -> Outcome {
+    match failure {
+        Failure::Refused(Refusal::QueueFull(_)) => Outcome::QueueFull,
+        Failure::Refused(Refusal::QueueTimeout(_)) => Outcome::QueueTimeout,
+        Failure::Refused(Refusal::NoUpstream { .. }) => Outcome::BadRequest,
+        Failure::Refused(Refusal::ShuttingDown) => Outcome::ShuttingDown,
+        Failure::Disconnected { .. } => Outcome::UpstreamDisconnected,
+        Failure::TimedOut { .. } => Outcome::UpstreamTimeout,
+        Failure::Unavailable { .. } => Outcome::UpstreamUnavailable,
+        Failure::ClientLeft => Outcome::ClientGone,
+        Failure::Internal => Outcome::Internal,
+    }
+}

@@ -1,0 +1,155 @@
+//! What a request is: which endpoint, which model, which class, until when.
+
+use http::{HeaderMap, Method};
+
+use super::Rules;
+use crate::call::{Call, CallBody};
+use crate::headers;
+use crate::ids::CallId;
+use crate::openai::{Route, ServiceTier, Sniff};
+use crate::time::{self, Duration, Instant};
+use crate::units::Priority;
+
+const PRIORITY: &str = "x-tidegate-priority";
+const DEADLINE_MS: &str = "x-tidegate-deadline-ms";
+
+/// A request as a transport brings it.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Names it; chosen by the transport, which tells it to the client also when nothing else can be said.
+    pub id: CallId,
+    /// When its first byte came.
+    pub received: Instant,
+    /// Its method.
+    pub method: Method,
+    /// Path and query as they came.
+    pub target: String,
+    /// All header fields as they came.
+    pub headers: HeaderMap,
+    /// Its body: whole on generation routes, and where there is none.
+    pub body: CallBody,
+}
+
+/// One of our own header fields says something that cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} = {found:?}: expected {expected}")]
+pub struct BadCall {
+    /// The field.
+    pub field: &'static str,
+    /// What it says.
+    pub found: String,
+    /// What it should say.
+    pub expected: &'static str,
+}
+
+impl Incoming {
+    pub(super) fn classify(self, rules: &Rules) -> Result<Call, BadCall> {
+        let Self { id, received, method, target, mut headers, body } = self;
+        let route = Route::of(&method, &target);
+        let sniff = match &body {
+            CallBody::Whole(bytes) if route.is_generation() => Sniff::of(bytes),
+            CallBody::Whole(_) | CallBody::Stream(_) => Sniff::default(),
+        };
+        let priority = priority(&headers, &sniff)?;
+        let deadline = received + deadline(&headers, rules.wait_max)?;
+        headers::strip_hop_by_hop(&mut headers);
+        Ok(Call {
+            id,
+            method,
+            target,
+            headers,
+            body,
+            route,
+            stream: sniff.stream,
+            choices: sniff.n.unwrap_or(1),
+            model: sniff.model.map(Into::into),
+            priority,
+            received,
+            deadline: deadline.max(time::now()),
+        })
+    }
+}
+
+/// The header's word, else the service tier's, else the default.
+fn priority(headers: &HeaderMap, sniff: &Sniff) -> Result<Priority, BadCall> {
+    if let Some(word) = text(headers, PRIORITY) {
+        let expected = "high, normal or low";
+        return Priority::parse(&word).ok_or(BadCall { field: PRIORITY, found: word, expected });
+    }
+    Ok(match sniff.service_tier {
+        Some(ServiceTier::Priority) => Priority::High,
+        Some(ServiceTier::Flex) => Priority::Low,
+        Some(ServiceTier::Other) | None => Priority::Normal,
+    })
+}
+
+fn deadline(headers: &HeaderMap, wait_max: Duration) -> Result<Duration, BadCall> {
+    let Some(word) = text(headers, DEADLINE_MS) else { return Ok(wait_max) };
+    // A day is more than anybody waits, and safe to add to an instant.
+    let ms = word.trim().parse::<u64>().ok().filter(|ms| *ms <= 86_400_000);
+    let expected = "milliseconds, up to a day of them (86400000)";
+    ms.map(Duration::from_millis).ok_or(BadCall { field: DEADLINE_MS, found: word, expected })
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn incoming(headers: &[(&'static str, &'static str)], body: &'static str) -> Incoming {
+        let fields = headers.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+        });
+        Incoming {
+            id: CallId::random(),
+            received: time::now(),
+            method: Method::POST,
+            target: "/v1/chat/completions".to_owned(),
+            headers: fields.collect(),
+            body: CallBody::Whole(body.into()),
+        }
+    }
+
+    const RULES: Rules = Rules { wait_max: Duration::from_secs(600) };
+
+    #[test]
+    fn the_class_is_the_headers_word_then_the_service_tiers() {
+        for (headers, body, class) in [
+            (&[("x-tidegate-priority", "High")][..], r#"{"service_tier":"flex"}"#, Priority::High),
+            (&[], r#"{"service_tier":"flex"}"#, Priority::Low),
+            (&[], r#"{"service_tier":"priority"}"#, Priority::High),
+            (&[], r#"{"service_tier":"auto"}"#, Priority::Normal),
+            (&[], "{}", Priority::Normal),
+        ] {
+            assert_eq!(incoming(headers, body).classify(&RULES).unwrap().priority, class);
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_the_headers_else_wait_max() {
+        let call = incoming(&[("x-tidegate-deadline-ms", "1500")], "{}").classify(&RULES).unwrap();
+        assert_eq!(call.deadline - call.received, Duration::from_millis(1_500));
+        let call = incoming(&[], "{}").classify(&RULES).unwrap();
+        assert_eq!(call.deadline - call.received, RULES.wait_max);
+    }
+
+    #[test]
+    fn a_word_that_cannot_be_meant_is_named_with_its_fix() {
+        let refused = incoming(&[("x-tidegate-priority", "urgent")], "{}").classify(&RULES).unwrap_err();
+        assert_eq!(refused.to_string(), r#"x-tidegate-priority = "urgent": expected high, normal or low"#);
+        assert!(incoming(&[("x-tidegate-deadline-ms", "-1")], "{}").classify(&RULES).is_err());
+        assert!(incoming(&[("x-tidegate-deadline-ms", "1e99")], "{}").classify(&RULES).is_err());
+    }
+
+    #[test]
+    fn our_own_fields_do_not_go_upstream() {
+        let call = incoming(&[("x-tidegate-priority", "low"), ("x-mine", "1")], "{}").classify(&RULES).unwrap();
+        assert!(!call.headers.contains_key("x-tidegate-priority"));
+        assert!(call.headers.contains_key("x-mine"));
+    }
+}

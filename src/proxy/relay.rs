@@ -1,0 +1,83 @@
+//! Passing an answer on.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::downstream::{Downstream, Gone};
+use super::reply;
+use crate::answer::{Answer, Cut, Ending};
+use crate::ids::CallId;
+use crate::openai;
+
+/// What becomes of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It serves the next request.
+    Keep,
+    /// It is closed; what was written so far is all there is.
+    Close,
+}
+
+/// Relays an answer until it has ended or its client has left, which cancels it.
+pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {
+    let is_event_stream = is_event_stream(&answer.head.headers);
+    frame(downstream, method, &mut answer, is_event_stream);
+    reply::add_our_fields(&mut answer.head.headers, id, &answer.trace.facts());
+    match pass_on(downstream, &mut answer, is_event_stream).await {
+        Ok(after) => after,
+        Err(Gone) => After::Close,
+    }
+}
+
+async fn pass_on(downstream: &mut Downstream<'_>, answer: &mut Answer, is_event_stream: bool) -> Result<After, Gone> {
+    downstream.write_head(answer.head.clone()).await?;
+    while let Some(bytes) = next(downstream, answer).await? {
+        downstream.write_part(bytes).await?;
+    }
+    match answer.ending() {
+        Some(Ending::Truncated(cut)) if is_event_stream => downstream.write_part(broken(cut)).await?,
+        // Without its last chunk, or short of its length: the client sees that it is broken.
+        Some(Ending::Truncated(_) | Ending::Abandoned) | None => return Ok(After::Close),
+        Some(Ending::Complete) => {}
+    }
+    downstream.finish().await?;
+    Ok(if downstream.is_body_read() { After::Keep } else { After::Close })
+}
+
+/// The next bytes of the answer. What is there is passed on before anybody looks whether the client is.
+async fn next(downstream: &mut Downstream<'_>, answer: &mut Answer) -> Result<Option<Bytes>, Gone> {
+    tokio::select! {
+        biased;
+        bytes = answer.next() => Ok(bytes),
+        gone = downstream.gone() => Err(gone),
+    }
+}
+
+/// Says how the body is framed on this hop.
+fn frame(downstream: &Downstream<'_>, method: &Method, answer: &mut Answer, is_event_stream: bool) {
+    let whole = answer.length();
+    let head = &mut answer.head;
+    if *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return; // no body, and what the fields say of one is about another request
+    }
+    if is_event_stream && whole.is_none() {
+        head.headers.remove(CONTENT_LENGTH); // an error event may have to be added
+    }
+    if let Some(length) = whole {
+        head.headers.insert(CONTENT_LENGTH, length.into());
+    } else if !head.headers.contains_key(CONTENT_LENGTH) && !downstream.is_http_1_0() {
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// The event that tells a client, in the form its SDK raises, that its stream is not complete.
+fn broken(cut: Cut) -> Bytes {
+    let (status, body) = reply::broken_stream(cut);
+    openai::sse_error_event(&body, status.as_u16())
+}
