@@ -58,7 +58,7 @@ pub(super) fn notices(present: &[Present], settings: &Settings) -> Vec<Notice> {
         let Some((path, field, message)) = missing(setting) else { continue };
         let off = (path == "cache" && settings.cache.mode == Mode::Off) || (path == "tasks" && !settings.tasks.enabled);
         if !off && notices.iter().all(|notice| notice.field != field) {
-            let message = format!("has no effect yet: {message} is not built");
+            let message = format!("has no effect yet; still to be built: {message}");
             notices.push(Notice { field: field.to_owned(), line: setting.line, message });
         }
     }

@@ -96,9 +96,9 @@ impl<'a> Section<'a> {
 
     fn child(&self, name: &str, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
         let Some(table) = value.get_ref().as_table() else {
-            let fix =
-                format!("write [{}] on a line of its own and the settings below it", self.path.child(name).schema);
-            return self.written(name)?.refuse("expected a table", fix);
+            let fix = format!("write [{}] alone on a line, the settings below it", self.path.child(name).schema);
+            self.note(&value.span(), name, "expected a table", fix);
+            return None;
         };
         Some(Self { source: self.source, path: self.path.child(name), table, span: value.span(), known: Vec::new() })
     }
@@ -177,14 +177,15 @@ impl Fields for Section<'_> {
 
     fn tables<T: Blank>(&mut self, name: &'static str, places: &mut Vec<T>) {
         self.known.push(Known::table(name));
-        let Some(written) = self.written(name) else { return };
-        let Some(list) = written.value.get_ref().as_array() else {
-            written.refuse::<()>("expected a list of tables", format!("write [[{name}]] with two brackets"));
-            return;
+        let Some(value) = self.table.get(name) else { return };
+        let expected_tables = |span: &Range<usize>| {
+            let fix = format!("write [[{name}]] alone on a line for each, its settings below it");
+            self.note(span, name, "expected a list of tables", fix);
         };
+        let Some(list) = value.get_ref().as_array() else { return expected_tables(&value.span()) };
         for (index, item) in list.iter().enumerate() {
             let Some(section) = self.item(name, index, item) else {
-                written.refuse::<()>("expected a list of tables", format!("write [[{name}]] for each"));
+                expected_tables(&item.span());
                 continue;
             };
             let mut place = T::blank();

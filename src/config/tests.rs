@@ -61,6 +61,20 @@ fn every_setting_that_is_not_built_exists() {
     }
 }
 
+#[test]
+fn deep_nesting_does_not_overflow_the_stack() {
+    let deep = |opening: &str, times: usize| opening.repeat(times);
+    for text in [
+        format!("a = {}", deep("[", 100_000)),
+        format!("a = {}", deep("{a=", 100_000)),
+        format!("{}a = 1", deep("a.", 10_000)),
+        format!("[{}a]", deep("a.", 10_000)),
+        format!("[server]\n{}a = 1", deep("tls.", 10_000)),
+    ] {
+        drop(Settings::parse(&text, &no_environment));
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_panics_the_reader(text in "\\PC*") {

@@ -131,7 +131,9 @@ impl<'a> Written<'a> {
 
     /// The items of a list.
     pub(super) fn items(&self) -> Option<Vec<Self>> {
-        let Some(items) = self.value.get_ref().as_array() else { return self.expected("a list", "[1, 2]") };
+        let Some(items) = self.value.get_ref().as_array() else {
+            return self.refuse("expected a list", "put it in brackets");
+        };
         let item = |(index, value)| Self { path: self.path.item(index, None), value, ..self.clone() };
         Some(items.iter().enumerate().map(item).collect())
     }

@@ -31,7 +31,7 @@ impl Group for Client {
     fn check(&mut self, section: &Section<'_>) {
         section.require("name", "add one: it stands in logs and on the dashboard");
         section.demand(
-            is_plain_name(&self.name),
+            !section.has("name") || is_plain_name(&self.name),
             ["name"],
             "must be 1 to 64 letters, digits, dots, dashes or underscores",
             "choose another name",

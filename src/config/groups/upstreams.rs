@@ -121,9 +121,6 @@ impl Group for Limits {
         let fix = "lower it; half a second covers most networks";
         let shorter = self.window_margin < self.window;
         section.demand(shorter, ["window_margin", "window"], "must be shorter than window", fix);
-        let fix = "remove the line, or set requests_per_minute too";
-        let counted = self.requests_per_minute.is_some() || !section.has("window");
-        section.demand(counted, ["window", "requests_per_minute"], "has nothing to count", fix);
         let reserved: u64 = self.concurrency_reserved.iter().map(|slots| u64::from(*slots)).sum();
         let slots = self.concurrency.map_or(0, |slots| u64::from(slots.get()));
         section.demand(
