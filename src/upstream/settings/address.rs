@@ -84,7 +84,7 @@ impl FromStr for BaseUrl {
             "" => "/v1",
             path => path,
         };
-        Ok(Self { scheme, host, port: port.unwrap_or(scheme.port()), path: path.to_owned() })
+        Ok(Self { scheme, host, port: port.unwrap_or_else(|| scheme.port()), path: path.to_owned() })
     }
 }
 

@@ -1,0 +1,86 @@
+//! `[[clients]]` and what belongs to one.
+
+use super::same_key;
+use crate::admission::settings::{Client, ClientKey, ClientLimits, OnLimit};
+use crate::config::reader::{Section, is_plain_name};
+use crate::config::schema::{Blank, Fields, Group};
+use crate::config::values::choices;
+use crate::units::Secret;
+
+choices! { OnLimit { Wait = "wait", Refuse = "refuse" } }
+
+impl Group for Client {
+    fn fields(&mut self, to: &mut impl Fields) {
+        to.field("name", &mut self.name);
+        let (mut plain, mut hash) = match &self.key {
+            ClientKey::Plain(key) => (Some(key.clone()), None),
+            ClientKey::Blake3(hash) => (None, Some(*hash)),
+        };
+        to.field("key", &mut plain);
+        to.field("key_blake3", &mut hash);
+        if let Some(key) = hash.map(ClientKey::Blake3).or_else(|| plain.map(ClientKey::Plain)) {
+            self.key = key;
+        }
+        to.field("class", &mut self.class);
+        to.field("class_max", &mut self.class_max);
+        to.field("weight", &mut self.weight);
+        to.table("limits", &mut self.limits);
+        to.field("on_limit", &mut self.on_limit);
+    }
+
+    fn check(&mut self, section: &Section<'_>) {
+        section.require("name", "add one: it stands in logs and on the dashboard");
+        section.demand(
+            !section.has("name") || is_plain_name(&self.name),
+            ["name"],
+            "must be 1 to 64 letters, digits, dots, dashes or underscores",
+            "choose another name",
+        );
+        let (key, hash) = (section.has("key"), section.has("key_blake3"));
+        section.demand(!key || !hash, ["key", "key_blake3"], "cannot stand beside key_blake3", "remove one of them");
+        let fix = "add key = \"${NAME}\", or key_blake3 with the hash of the key";
+        section.demand(key || hash, ["key", "key_blake3"], "is missing", fix);
+        if !section.has("class_max") {
+            self.class_max = self.class;
+        }
+        // The most urgent class is the least value.
+        section.demand(
+            self.class >= self.class_max,
+            ["class", "class_max"],
+            format!("must not be above class_max ({})", self.class_max),
+            "lower it or raise class_max",
+        );
+    }
+}
+
+impl Blank for Client {
+    fn blank() -> Self {
+        Self::new(String::new(), ClientKey::Plain(Secret::new(String::new())))
+    }
+}
+
+impl Group for ClientLimits {
+    fn fields(&mut self, to: &mut impl Fields) {
+        to.field("requests_per_minute", &mut self.requests_per_minute);
+        to.field("tokens_per_minute", &mut self.tokens_per_minute);
+        to.field("concurrency", &mut self.concurrency);
+    }
+}
+
+/// Names and keys tell clients apart.
+pub(super) fn check_beside_each_other(clients: &[Client], sections: &[Section<'_>]) {
+    for (index, (client, section)) in clients.iter().zip(sections).enumerate() {
+        let others = || clients.iter().take(index);
+        let taken = !client.name.is_empty() && others().any(|other| other.name == client.name);
+        section.demand(!taken, ["name"], format!("another client is called {}", client.name), "rename one");
+        let (field, shared) = match &client.key {
+            ClientKey::Plain(key) => ("key", !key.expose().is_empty() && others().any(|other| has_key(other, key))),
+            ClientKey::Blake3(_) => ("key_blake3", others().any(|other| other.key == client.key)),
+        };
+        section.demand(!shared, [field], "is another client's too", "give each client a key of its own");
+    }
+}
+
+fn has_key(client: &Client, key: &Secret) -> bool {
+    matches!(&client.key, ClientKey::Plain(own) if same_key(own, key))
+}
