@@ -176,6 +176,12 @@ impl Metrics {
         Present::in_gauge(&self.connections)
     }
 
+    /// How many client connections are open.
+    #[must_use]
+    pub fn connections_open(&self) -> i64 {
+        self.connections.get()
+    }
+
     /// A call got a permit, or left, after this long.
     pub fn queue_wait(&self, priority: Priority, wait: Duration) {
         self.queue_wait.of(priority).observe(wait.as_secs_f64());

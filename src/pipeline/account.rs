@@ -16,6 +16,48 @@ use crate::time::Instant;
 use crate::units::Priority;
 use crate::upstream::Failure;
 
+/// A request that never became a call, because it could not be forwarded.
+#[derive(Debug)]
+pub struct TurnedAway {
+    /// Names it.
+    pub id: CallId,
+    /// When it came.
+    pub received: Instant,
+    /// What it counts as.
+    pub outcome: Outcome,
+    /// What its client was told.
+    pub status: StatusCode,
+    /// Why.
+    pub reason: String,
+}
+
+pub(super) fn turned_away(request: &TurnedAway, metrics: &Metrics) {
+    let duration = request.received.elapsed();
+    let (route, priority, outcome) = (Route::Other, Priority::Normal, request.outcome);
+    let none = crate::time::Duration::ZERO;
+    metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued: none, upstream: none });
+    telemetry::call_line(&CallRecord {
+        request_id: request.id,
+        client: NOBODY,
+        class: priority,
+        model: None,
+        route,
+        stream: false,
+        status: Some(request.status.as_u16()),
+        wait: none,
+        attempts: 0,
+        upstream: None,
+        first_byte: None,
+        duration,
+        usage: Default::default(),
+        outcome,
+        reason: Some(&request.reason),
+    });
+}
+
+/// Without `[[clients]]` everybody is one.
+const NOBODY: &str = "-";
+
 /// The account of a call that runs. Dropped without an ending it says that the client has gone.
 pub(super) struct Account {
     open: Option<Open>,
@@ -119,7 +161,7 @@ impl Open {
         self.metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued, upstream });
         telemetry::call_line(&CallRecord {
             request_id: self.id,
-            client: "-",
+            client: NOBODY,
             class: priority,
             model: self.model.as_deref(),
             route,

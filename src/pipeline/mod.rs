@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-pub use self::classify::{BadCall, Incoming};
 use self::account::Account;
+pub use self::account::TurnedAway;
+pub use self::classify::{BadCall, Incoming};
 use crate::admission::{Admission, Demand, Snapshot};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
@@ -79,6 +80,11 @@ impl Pipeline {
                 Err(failure)
             }
         }
+    }
+
+    /// Accounts for a request that never became a call.
+    pub fn turned_away(&self, request: &TurnedAway) {
+        account::turned_away(request, &self.0.metrics);
     }
 
     /// What waits and what is used.

@@ -16,7 +16,7 @@ use crate::call::{BodyStream, Call, CallBody};
 use crate::ids::CallId;
 use crate::metrics::Present;
 use crate::openai::Route;
-use crate::pipeline::Incoming;
+use crate::pipeline::{Incoming, TurnedAway};
 use crate::time::{self, Instant};
 
 /// Request bodies on their way upstream: parts of up to 64 KiB.
@@ -88,7 +88,8 @@ impl Shared {
             Ok(call) => self.execute(downstream, call).await,
             Err(NotTaken::Gone(Gone)) => After::Close,
             Err(NotTaken::Refused(refused)) => {
-                self.metrics.refused_early(reply::outcome(&refused));
+                let (outcome, status, reason) = reply::reason(&refused);
+                self.pipeline.turned_away(&TurnedAway { id, received, outcome, status, reason });
                 reply::refuse(&mut downstream, id, &refused).await
             }
         }

@@ -1,6 +1,6 @@
 //! The only place where causes become statuses, one line each with its reason.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_error::Error;
@@ -56,8 +56,8 @@ struct Reply {
 }
 
 impl Reply {
-    fn new(status: StatusCode, kind: &str, code: &str, message: String) -> Self {
-        Self { status, body: ErrorBody::new(message, kind, None, Some(code)), retry_after: None }
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
+        Self { status, body: ErrorBody::new(message, kind, code), retry_after: None }
     }
 
     fn retry_after(mut self, retry_after: Duration) -> Self {
@@ -170,11 +170,16 @@ pub(super) fn broken_stream(cut: Cut) -> (StatusCode, ErrorBody) {
         Cut::Disconnected | Cut::Unfinished => (StatusCode::BAD_GATEWAY, "upstream_disconnected"),
         Cut::Stalled => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
     };
-    (status, ErrorBody::new(cut.as_str(), "server_error", None, Some(code)))
+    (status, ErrorBody::new(cut.as_str(), "server_error", code))
 }
 
-/// What metrics call a refusal that never became a call.
-pub(super) fn outcome(refused: &Refused) -> Outcome {
+/// What log and metrics say of a request that never became a call.
+pub(super) fn reason(refused: &Refused) -> (Outcome, StatusCode, String) {
+    let reply = reply(refused);
+    (outcome(refused), reply.status, reply.body.message.into_owned())
+}
+
+fn outcome(refused: &Refused) -> Outcome {
     match refused {
         Refused::TooLarge { .. } => Outcome::RequestTooLarge,
         Refused::TooManyConnections => Outcome::QueueFull,
