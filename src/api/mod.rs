@@ -1,1 +1,152 @@
-//! api.
+//! The operators' face: probes, metrics and what an administrator may do. The only room that names axum.
+//!
+//! | request | answers |
+//! |---|---|
+//! | `GET /livez` | 200 as long as the process runs |
+//! | `GET /readyz` | 200 when calls are taken, else 503 with the reason |
+//! | `GET /metrics` | Prometheus' text format |
+//! | `POST /admin/v1/reload` | re-reads the settings; 422 with every mistake if they have some |
+//! | `POST /admin/v1/drain` | as SIGTERM |
+//!
+//! A token protects everything but the two probes. Without one the listener belongs on loopback ([`check_bind`]), and
+//! a web page that the operator happens to have open must still not reach it ([`auth`]). Errors have OpenAI's shape.
+
+mod auth;
+mod readiness;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use self::auth::{BindRefused, check_bind};
+pub use self::readiness::{Readiness, State as ReadyState};
+use crate::metrics::Metrics;
+use crate::openai::ErrorBody;
+use crate::time::Duration;
+use crate::units::Secret;
+
+/// How long open connections may take to finish once the shutdown has come; probes and scrapes are short.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What an administrator may ask of the process. The process answers, this room only carries it over HTTP.
+pub trait AdminHooks: fmt::Debug + Send + Sync {
+    /// Re-reads the settings, as SIGHUP does.
+    ///
+    /// # Errors
+    /// Every mistake in them; nothing has changed then.
+    fn reload(&self) -> Result<(), Vec<String>>;
+
+    /// Begins to drain, as SIGTERM does. Returns at once.
+    fn drain(&self);
+}
+
+/// What the listener serves from.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Rendered at `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Told at `/readyz`.
+    pub readiness: Readiness,
+    /// `server.admin_token`.
+    pub token: Option<Secret>,
+    /// Who does what is asked.
+    pub hooks: Arc<dyn AdminHooks>,
+}
+
+/// Serves until `shutdown` turns true or its sender is gone; what is being answered then has [`GRACE`] to finish.
+/// Dropping the future stops listening and leaves open connections to the runtime.
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve(listener: TcpListener, admin: Admin, shutdown: watch::Receiver<bool>) -> io::Result<()> {
+    let overdue = {
+        let shutdown = shutdown.clone();
+        async move {
+            stopped(shutdown).await;
+            tokio::time::sleep(GRACE).await;
+        }
+    };
+    let serving = axum::serve(listener, router(admin)).with_graceful_shutdown(stopped(shutdown));
+    tokio::select! {
+        result = serving => result,
+        () = overdue => Ok(()),
+    }
+}
+
+async fn stopped(mut shutdown: watch::Receiver<bool>) {
+    // An error means that nobody is left who could ever say so.
+    let _told = shutdown.wait_for(|stop| *stop).await;
+}
+
+fn router(admin: Admin) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/admin/v1/reload", post(reload))
+        .route("/admin/v1/drain", post(drain))
+        .fallback(async || {
+            error(StatusCode::NOT_FOUND, "not_found", "nothing is here; try /metrics, /livez or /readyz")
+        })
+        .method_not_allowed_fallback(async || {
+            error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this is here, but not for this method")
+        })
+        .layer(middleware::from_fn_with_state(admin.clone(), auth::require));
+    Router::new()
+        .route("/livez", get(async || json_reply(StatusCode::OK, &json!({ "status": "live" }))))
+        .route("/readyz", get(readyz))
+        .merge(guarded)
+        .with_state(admin)
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], admin.metrics.render()).into_response()
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let state = admin.readiness.state();
+    match state.reason() {
+        None => json_reply(StatusCode::OK, &json!({ "status": state.as_str() })),
+        Some(reason) => {
+            json_reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": state.as_str(), "reason": reason }))
+        }
+    }
+}
+
+async fn reload(State(admin): State<Admin>) -> Response {
+    match admin.hooks.reload() {
+        Ok(()) => json_reply(StatusCode::OK, &json!({ "status": "applied" })),
+        Err(mistakes) => error(StatusCode::UNPROCESSABLE_ENTITY, "config_refused", mistakes.join("\n")),
+    }
+}
+
+async fn drain(State(admin): State<Admin>) -> Response {
+    admin.hooks.drain();
+    json_reply(StatusCode::ACCEPTED, &json!({ "status": "draining" }))
+}
+
+fn json_reply(status: StatusCode, body: &Value) -> Response {
+    reply(status, Body::from(body.to_string()))
+}
+
+fn error(status: StatusCode, code: &'static str, message: impl Into<String>) -> Response {
+    reply(status, Body::from(ErrorBody::new(message.into(), "invalid_request_error", code).to_json()))
+}
+
+fn reply(status: StatusCode, body: Body) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests;
