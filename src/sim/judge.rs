@@ -241,5 +241,4 @@ impl Allowance {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
 mod tests;

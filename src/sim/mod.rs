@@ -19,6 +19,7 @@ mod provider;
 mod reply;
 mod settings;
 mod stats;
+pub mod swarm;
 mod wire;
 
 use std::io;

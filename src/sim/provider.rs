@@ -56,8 +56,11 @@ impl Provider {
     /// The request of this slot counts from now on.
     pub(super) fn count(&self, slot: &Slot, tokens: u32) -> Ruling {
         let mut book = self.book.lock();
-        let ruling = book.judge.count(slot.key, slot.arrival, tokens, now());
+        let now = now();
+        let ruling = book.judge.count(slot.key, slot.arrival, tokens, now);
         book.stats.counted += 1;
+        book.stats.first_arrival.get_or_insert_with(|| self.seconds(now));
+        book.stats.last_arrival = Some(self.seconds(now));
         if slot.arrival == Ruling::Admitted {
             book.stats.note_ruling(ruling);
         }
@@ -109,7 +112,6 @@ impl Provider {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let arrivals = self.arrivals();
         let book = self.book.lock();
         let now = now();
         let tally = book.judge.tally(now);
@@ -122,8 +124,6 @@ impl Provider {
             tokens_now: tally.tokens_now,
             tokens_max: tally.tokens_max,
             in_full_seconds: tally.in_full.as_secs_f64(),
-            first_arrival: arrivals.first().copied(),
-            last_arrival: arrivals.last().copied(),
             ..book.stats.clone()
         }
     }

@@ -56,25 +56,25 @@ impl Reply {
 
 /// A response head that is being put together.
 #[derive(Debug)]
-pub(super) struct Head(String);
+pub(super) struct Head {
+    text: String,
+    keeps_alive: bool,
+    http_1_0: bool,
+}
 
 impl Head {
     pub(super) fn new(status: u16, content_type: &str, request: &RequestHead, ordinal: u64) -> Self {
         let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        let mut head = Self(format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or("Unknown")));
+        let text = format!("HTTP/1.1 {status} {}\r\n", reason.unwrap_or("Unknown"));
+        let mut head = Self { text, keeps_alive: request.keeps_alive(), http_1_0: request.http_1_0 };
         head.line("content-type", content_type);
         head.line("x-request-id", &format!("sim-{ordinal}"));
-        match (request.keeps_alive(), request.http_1_0) {
-            (false, _) => head.line("connection", "close"),
-            (true, true) => head.line("connection", "keep-alive"),
-            (true, false) => {}
-        }
         head
     }
 
     fn line(&mut self, name: &str, value: &str) {
         // Writing to a String cannot fail.
-        let _infallible = write!(self.0, "{name}: {value}\r\n");
+        let _infallible = write!(self.text, "{name}: {value}\r\n");
     }
 
     pub(super) fn end(mut self, framing: Framing) -> Vec<u8> {
@@ -83,7 +83,12 @@ impl Head {
             Framing::Chunked => self.line("transfer-encoding", "chunked"),
             Framing::Empty | Framing::UntilClose => {}
         }
-        self.0.push_str("\r\n");
-        self.0.into_bytes()
+        match (self.keeps_alive && framing != Framing::UntilClose, self.http_1_0) {
+            (false, _) => self.line("connection", "close"),
+            (true, true) => self.line("connection", "keep-alive"),
+            (true, false) => {}
+        }
+        self.text.push_str("\r\n");
+        self.text.into_bytes()
     }
 }

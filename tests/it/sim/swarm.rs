@@ -1,0 +1,101 @@
+//! The swarm notices every lie, and calls every break a break.
+
+use serde_json::json;
+use tidegate::sim::swarm::{Outcome, Streaming, Swarm, Until, WorkerSpec};
+use tidegate::sim::{Fault, FaultKind, Latency, Settings, content};
+use tidegate::time::now;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::{ms, sim};
+
+fn worker(stream: Streaming) -> WorkerSpec {
+    WorkerSpec { stream, ..WorkerSpec::new("workers", 1) }
+}
+
+#[tokio::test]
+async fn swarm_finds_a_faultless_provider_faultless() {
+    let sim = sim(Settings { latency: Latency { mean: ms(10), spread: 0.8 }, ..Settings::default() }).await;
+    let workers = vec![WorkerSpec { body_bytes: 100_000, ..WorkerSpec::new("heavy", 2) }, WorkerSpec::new("light", 6)];
+    let report = Swarm::new(&sim.base_url(), workers, Until::Calls(10)).run().await;
+    assert_eq!((report.ok(), report.failures()), (80, 0), "{:?}", report.groups[0].outcomes);
+    assert_eq!(report.group("light").expect("reported").total_ms.count, 60);
+    assert_eq!(sim.stats().completed, 80);
+}
+
+#[tokio::test]
+async fn swarm_sees_every_fault_as_what_it_is() {
+    let faults = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::Stall);
+    let faults = faults.map(|kind| Fault { kind, rate: 0.1 }).collect();
+    let sim = sim(Settings { faults, ..Settings::default() }).await;
+    let report = Swarm::new(&sim.base_url(), vec![WorkerSpec::new("w", 4)], Until::Calls(50)).run().await;
+    let faults = sim.stats().faults;
+    let seen = |kinds: &[&str]| kinds.iter().map(|kind| faults.get(*kind).copied().unwrap_or(0)).sum::<u64>();
+    assert_eq!(report.lies(), 0);
+    assert_eq!(report.count(|outcome| *outcome == Outcome::Transport), seen(&["reset_before_head", "eof_before_head"]));
+    let statuses = report.count(|outcome| matches!(outcome, Outcome::Refused { .. }));
+    assert_eq!(statuses, seen(&["status_500", "status_503", "status_429"]));
+    let broken = report.count(|outcome| *outcome == Outcome::Broken { code: "transport".to_owned() });
+    let first_events = seen(&["reset_before_first_event", "eof_before_first_event"]);
+    assert_eq!(broken, first_events + seen(&["reset_mid_stream", "eof_mid_stream"]));
+}
+
+#[tokio::test]
+async fn swarm_cuts_off_calls_that_outlast_the_grace() {
+    let sim = sim(Settings { latency: Latency::fixed(ms(60_000)), ..Settings::default() }).await;
+    let until = Until::At(now() + ms(100));
+    let swarm = Swarm { grace: ms(100), ..Swarm::new(&sim.base_url(), vec![worker(Streaming::Half)], until) };
+    let report = swarm.run().await;
+    assert_eq!(report.count(|outcome| *outcome == Outcome::Unfinished), 1);
+    let until = Until::Calls(1);
+    let hasty = Swarm { request_timeout: ms(100), ..Swarm::new(&sim.base_url(), vec![worker(Streaming::Half)], until) };
+    assert_eq!(hasty.run().await.count(|outcome| *outcome == Outcome::TimedOut), 1);
+}
+
+/// What the swarm makes of an answer that a scripted server gives to its one call.
+async fn judged(stream: Streaming, answer: &str) -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let script = async {
+        let (mut client, _) = listener.accept().await.expect("the swarm connects");
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") {
+            client.read_buf(&mut request).await.expect("the swarm asks");
+        }
+        client.write_all(answer.as_bytes()).await.expect("the swarm reads");
+    };
+    let swarm = Swarm::new(&format!("http://{addr}/v1"), vec![worker(stream)], Until::Calls(1));
+    let (report, ()) = tokio::join!(swarm.run(), script);
+    report.groups[0].samples[0].outcome.clone()
+}
+
+#[tokio::test]
+async fn swarm_tells_lies_from_breaks() {
+    let truth = content::deltas("sim-1", "call 0 of worker 0 of workers, swarm 0", None);
+    let event = |text: &str| format!("data: {}\n\n", json!({ "choices": [{ "delta": { "content": text } }] }));
+    let stop = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let error = "data: {\"error\":{\"code\":\"upstream_disconnected\"}}\n\n";
+    let (whole, half) = (event(&truth.concat()), event(&truth[0]));
+    let broken = |code: &str| Outcome::Broken { code: code.to_owned() };
+    let heads =
+        |length: usize| format!("HTTP/1.1 200 OK\r\nx-tidegate-queue-ms: 5\r\ncontent-length: {length}\r\n\r\n");
+    for (body, missing, outcome) in [
+        (format!("{whole}{stop}"), 0, Outcome::Ok),
+        (format!("{half}{stop}"), 0, Outcome::FalselyComplete),
+        (half.clone(), 0, Outcome::FalselyComplete),
+        (format!("{whole}{whole}{stop}"), 0, Outcome::Corrupt),
+        (format!("{half}{error}"), 0, broken("upstream_disconnected")),
+        (half.clone(), 1, broken("transport")),
+    ] {
+        let answer = format!("{}{body}", heads(body.len() + missing));
+        assert_eq!(judged(Streaming::Always, &answer).await, outcome, "{answer}");
+    }
+    let plain = |text: &str| {
+        let body = json!({ "choices": [{ "message": { "content": text }, "finish_reason": "stop" }] }).to_string();
+        format!("{}{body}", heads(body.len()))
+    };
+    assert_eq!(judged(Streaming::Never, &plain(&truth.concat())).await, Outcome::Ok);
+    assert_eq!(judged(Streaming::Never, &plain(&truth[0])).await, Outcome::FalselyComplete);
+    assert_eq!(judged(Streaming::Never, &plain("other")).await, Outcome::Corrupt);
+    assert_eq!(judged(Streaming::Never, "").await, Outcome::Transport);
+}
