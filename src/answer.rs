@@ -134,12 +134,7 @@ impl Answer {
 
     /// An answer whose flight still brings it.
     #[must_use]
-    pub fn stream(
-        head: Head,
-        chunks: mpsc::Receiver<Chunk>,
-        flight: AbortOnDropHandle<()>,
-        trace: Trace,
-    ) -> Self {
+    pub fn stream(head: Head, chunks: mpsc::Receiver<Chunk>, flight: AbortOnDropHandle<()>, trace: Trace) -> Self {
         let body = Body::Stream { chunks, _flight: flight };
         Self { head, trace, body, ending: None, observers: Vec::new() }
     }

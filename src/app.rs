@@ -1,1 +1,314 @@
-//! app.
+//! Builds the rooms, connects them, starts and drains them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::admission::{Admission, Bounds as QueueBounds};
+use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
+use crate::config::{LoadError, Overrides, Settings, process_environment};
+use crate::metrics::Metrics;
+use crate::pipeline::{Pipeline, Rules};
+use crate::proxy::{self, Bounds, Proxy};
+use crate::telemetry;
+use crate::time::{Duration, Tasks};
+use crate::units::Priority;
+use crate::upstream::{Config, UnusableUpstream, Upstreams};
+
+/// How long calls that are turned away at the end of a drain may take to hear so.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An upstream cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] UnusableUpstream),
+    /// A port cannot be had.
+    #[error("cannot listen on {setting} = {address}: {why}")]
+    Listen {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// The operators' port would be open to everybody.
+    #[error(transparent)]
+    Admin(#[from] api::BindRefused),
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file cannot be read or has mistakes.
+    #[error(transparent)]
+    Settings(#[from] LoadError),
+    /// An upstream cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] UnusableUpstream),
+}
+
+/// Where the settings come from, so that they can be read again.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// The flags, which win.
+    pub overrides: Overrides,
+}
+
+impl Source {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Every mistake at once.
+    pub fn read(&self) -> Result<Settings, LoadError> {
+        match &self.file {
+            Some(file) => Settings::load_with(file, &self.overrides),
+            None => Settings::from_flags(&self.overrides, &process_environment)
+                .map_err(|mistakes| LoadError::Mistaken { path: PathBuf::from("command line"), mistakes }),
+        }
+    }
+}
+
+/// The whole process, ready to run. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    source: Source,
+    settings: Mutex<Settings>,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+    upstreams: Upstreams,
+    pipeline: Pipeline,
+    proxy: Proxy,
+    readiness: Readiness,
+    log: Option<telemetry::Handle>,
+    /// Set when the drain begins: nothing more is accepted.
+    stop: watch::Sender<bool>,
+    drain_asked: Notify,
+}
+
+/// The bound ports of an [`App`].
+#[derive(Debug)]
+pub struct Ports {
+    clients: TcpListener,
+    admin: TcpListener,
+}
+
+impl Ports {
+    /// Binds both ports of the settings.
+    ///
+    /// # Errors
+    /// When one cannot be had, naming its setting.
+    pub fn bind(settings: &Settings) -> Result<Self, StartError> {
+        let server = &settings.server;
+        api::check_bind(server.admin_listen, server.admin_token.as_ref())?;
+        let bind = |setting, address| proxy::bind(address).map_err(|why| StartError::Listen { setting, address, why });
+        Ok(Self {
+            clients: bind("server.listen", server.listen)?,
+            admin: bind("server.admin_listen", server.admin_listen)?,
+        })
+    }
+
+    /// Where clients reach us.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn clients(&self) -> io::Result<SocketAddr> {
+        self.clients.local_addr()
+    }
+
+    /// Where operators reach us.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn admin(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+}
+
+impl App {
+    /// Builds the rooms and connects them. Nothing runs yet.
+    ///
+    /// # Errors
+    /// When an upstream cannot be used.
+    pub fn new(settings: Settings, source: Source, log: Option<telemetry::Handle>) -> Result<Self, StartError> {
+        let metrics = Metrics::new();
+        metrics.config_loaded();
+        let upstreams = Upstreams::new(&upstream_config(&settings), Tasks::default(), Arc::clone(&metrics))?;
+        let admission = Admission::new(upstreams.ways(), queue_bounds(&settings));
+        let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
+        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), Bounds::from(&settings.server));
+        show_usage_at_scrapes(&metrics, &pipeline, &upstreams);
+        Ok(Self(Arc::new(Shared {
+            source,
+            settings: Mutex::new(settings),
+            metrics,
+            admission,
+            upstreams,
+            pipeline,
+            proxy,
+            readiness: Readiness::default(),
+            log,
+            stop: watch::Sender::new(false),
+            drain_asked: Notify::new(),
+        })))
+    }
+
+    /// Serves until [`App::drain`] is asked for and the drain is over. Dropping the future stops everything at once.
+    ///
+    /// # Errors
+    /// When a port fails for good.
+    pub async fn run(&self, ports: Ports) -> io::Result<()> {
+        let Shared { admission, proxy, readiness, metrics, .. } = &*self.0;
+        let admin_listener = tokio::net::TcpListener::from_std(ports.admin)?;
+        let admin = Admin {
+            metrics: Arc::clone(metrics),
+            readiness: readiness.clone(),
+            token: self.0.settings.lock().server.admin_token.clone(),
+            hooks: Arc::new(self.clone()),
+        };
+        // The operators' port stays open while we drain: that is when somebody looks.
+        let (last, closed) = watch::channel(false);
+        let serving = async {
+            let clients = proxy::serve(proxy.clone(), ports.clients, self.0.stop.subscribe());
+            readiness.set(ReadyState::Ready);
+            tokio::try_join!(clients, self.drained())
+        };
+        tokio::select! {
+            served = serving => {
+                drop(last);
+                served.map(|_| ())
+            }
+            served = api::serve(admin_listener, admin, closed) => served,
+            () = admission.clone().keep_time() => Ok(()),
+        }
+    }
+
+    /// Begins to drain: nothing more is accepted; what runs and what waits may end until `server.drain_timeout`.
+    pub fn drain(&self) {
+        self.0.readiness.set(ReadyState::Draining);
+        self.0.stop.send_replace(true);
+        self.0.drain_asked.notify_one();
+    }
+
+    /// Re-reads the settings: all of them hold from the next decision on, or, where there is a mistake, none.
+    ///
+    /// # Errors
+    /// The mistakes; they are counted.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        let read = self.0.source.read().map_err(ReloadError::from).and_then(|new| self.apply(new));
+        match &read {
+            Ok(()) => {
+                self.0.metrics.reloaded(0);
+                tracing::info!("settings reloaded");
+            }
+            Err(error) => {
+                let mistakes = mistakes_of(error);
+                self.0.metrics.reloaded(mistakes.len());
+                for mistake in &mistakes {
+                    tracing::error!(mistake, "settings refused, the old ones stay in force");
+                }
+            }
+        }
+        read
+    }
+
+    fn apply(&self, new: Settings) -> Result<(), ReloadError> {
+        let Shared { admission, upstreams, pipeline, proxy, .. } = &*self.0;
+        let mut settings = self.0.settings.lock();
+        upstreams.reconfigure(&upstream_config(&new))?;
+        admission.reconfigure(upstreams.ways(), queue_bounds(&new));
+        pipeline.reconfigure(rules(&new));
+        proxy.reconfigure(Bounds::from(&new.server));
+        for setting in settings.frozen_differences(&new) {
+            tracing::warn!(setting, "a changed setting takes effect only after a restart");
+        }
+        if let Some(log) = &self.0.log
+            && let Err(error) = log.set_filter(&new.telemetry.log)
+        {
+            tracing::error!(%error, "the log filter stays as it was");
+        }
+        *settings = new;
+        Ok(())
+    }
+
+    /// Completes when a drain was asked for and is over.
+    async fn drained(&self) -> io::Result<()> {
+        let Shared { proxy, admission, .. } = &*self.0;
+        self.0.drain_asked.notified().await;
+        let limit = self.0.settings.lock().server.drain_timeout;
+        tracing::info!(drain_timeout = ?limit, "draining");
+        if tokio::time::timeout(limit, proxy.drained()).await.is_err() {
+            tracing::warn!("the drain time is over, calls are cut");
+            admission.close();
+            // Whoever still streams after this is cut by the end of the process.
+            let _cut = tokio::time::timeout(LAST_WORDS, proxy.drained()).await;
+        }
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+impl AdminHooks for App {
+    fn reload(&self) -> Result<(), Vec<String>> {
+        Self::reload(self).map_err(|error| mistakes_of(&error))
+    }
+
+    fn drain(&self) {
+        Self::drain(self);
+    }
+}
+
+fn upstream_config(settings: &Settings) -> Config<'_> {
+    Config { upstreams: &settings.upstreams, retry: &settings.retry, write_timeout: settings.server.write_timeout }
+}
+
+fn queue_bounds(settings: &Settings) -> QueueBounds {
+    let admission = &settings.admission;
+    QueueBounds { queue_max: admission.queue_max, queue_bytes_max: admission.queue_bytes_max, floors: admission.floors }
+}
+
+fn rules(settings: &Settings) -> Rules {
+    Rules { wait_max: settings.admission.wait_max }
+}
+
+fn mistakes_of(error: &ReloadError) -> Vec<String> {
+    match error {
+        ReloadError::Settings(LoadError::Mistaken { mistakes, .. }) => mistakes
+            .all()
+            .iter()
+            .map(|mistake| match mistake.line {
+                Some(line) => format!("line {line}: {mistake}"),
+                None => mistake.to_string(),
+            })
+            .collect(),
+        ReloadError::Settings(error @ LoadError::Unreadable { .. }) => vec![error.to_string()],
+        ReloadError::Upstream(error) => vec![error.to_string()],
+    }
+}
+
+/// Gauges mirror the state; they are set when somebody looks.
+fn show_usage_at_scrapes(metrics: &Metrics, pipeline: &Pipeline, upstreams: &Upstreams) {
+    let (pipeline, upstreams) = (pipeline.clone(), upstreams.clone());
+    metrics.on_scrape(move |metrics| {
+        let snapshot = pipeline.snapshot();
+        for class in Priority::ALL {
+            let waiting = snapshot.waiting[class as usize];
+            metrics.set_queue_depth(class, usize::try_from(waiting).unwrap_or(usize::MAX));
+        }
+        metrics.set_queue_bytes(snapshot.bytes);
+        for (lane, usage) in &snapshot.lanes {
+            upstreams.show_usage(lane, usage);
+        }
+    });
+}

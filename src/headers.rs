@@ -73,7 +73,8 @@ mod tests {
         strip_hop_by_hop(&mut headers);
         let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         left.sort_unstable();
-        let kept = [("authorization", "Bearer k"), ("content-type", "application/json"), ("x-kept", "1"), ("x-kept", "2")];
+        let kept =
+            [("authorization", "Bearer k"), ("content-type", "application/json"), ("x-kept", "1"), ("x-kept", "2")];
         assert_eq!(left, kept);
     }
 }

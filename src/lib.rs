@@ -1,13 +1,13 @@
 //! tidegate: a transparent OpenAI-compatible proxy that never sends a rate-limited provider a request too many.
 
 pub mod admission;
+pub mod answer;
 pub mod api;
 pub mod app;
 pub mod breaker;
 pub mod cache;
-pub mod commands;
-pub mod answer;
 pub mod call;
+pub mod commands;
 pub mod config;
 pub mod headers;
 pub mod ids;

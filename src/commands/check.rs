@@ -38,14 +38,18 @@ fn check(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Ex
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(LoadError::Mistaken { mistakes, .. }) => {
-            report(&file.to_string(), &mistakes, err)?;
+        Err(error) => {
+            report_error(&error, err)?;
             Ok(ExitCode::FAILURE)
         }
-        Err(error @ LoadError::Unreadable { .. }) => {
-            writeln!(err, "{error}")?;
-            Ok(ExitCode::FAILURE)
-        }
+    }
+}
+
+/// Says why settings could not be read: every mistake, one a line.
+pub(super) fn report_error(error: &LoadError, err: &mut dyn Write) -> io::Result<()> {
+    match error {
+        LoadError::Mistaken { path, mistakes } => report(&path.display().to_string(), mistakes, err),
+        LoadError::Unreadable { .. } => writeln!(err, "{error}"),
     }
 }
 

@@ -102,9 +102,8 @@ mod tests {
     use super::*;
 
     fn incoming(headers: &[(&'static str, &'static str)], body: &'static str) -> Incoming {
-        let fields = headers.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let fields =
+            headers.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
         Incoming {
             id: CallId::random(),
             received: time::now(),

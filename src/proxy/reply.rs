@@ -128,8 +128,7 @@ fn reply_to_failure(failure: &Failure) -> Reply {
 }
 
 fn reply_to_refusal(refusal: &Refusal) -> Reply {
-    let too_many =
-        |code, message| Reply::new(StatusCode::TOO_MANY_REQUESTS, "requests", code, message);
+    let too_many = |code, message| Reply::new(StatusCode::TOO_MANY_REQUESTS, "requests", code, message);
     match refusal {
         Refusal::QueueFull(full) => {
             let message = match full {

@@ -81,7 +81,8 @@ impl Connector {
     /// When there is none. Nothing was sent.
     pub(super) async fn connect(&self, target: &Target, fresh: bool) -> Result<Conversation, Loss> {
         let limit = target.settings.connect_timeout;
-        match tokio::time::timeout(limit, self.try_addresses(target, fresh)).await {
+        // Boxed: connecting is short, waiting for the answer is long, and one future holds room for both.
+        match tokio::time::timeout(limit, Box::pin(self.try_addresses(target, fresh))).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Loss::new(format!("no connection within {limit:?}"))),
         }
@@ -92,14 +93,16 @@ impl Connector {
         let addresses = found.map_err(|error| Loss::new(format!("name look-up failed: {error}")))?;
         let mut last = Loss::new("the name has no address");
         for address in addresses {
-            let mut peer = HttpPeer::new(address, target.is_tls(), target.settings.base_url.host.clone());
+            let sni = target.settings.base_url.host.clone();
+            let mut peer = Box::new(HttpPeer::new(address, target.is_tls(), sni));
             peer.options.set_http_version(1, 1);
             // The pool never has a connection of a group that nobody else is in.
             peer.group_key = if fresh { fastrand::u64(1..) } else { SHARED };
-            match self.0.get_http_session(&peer).await {
+            match self.0.get_http_session(&*peer).await {
                 Ok((session, reused)) => {
                     peer.group_key = SHARED;
-                    return Ok(Conversation { session, peer, reused, pool: Arc::clone(&self.0) });
+                    let (session, pool) = (Box::new(session), Arc::clone(&self.0));
+                    return Ok(Conversation { session, peer, reused, pool });
                 }
                 Err(error) => last = Loss::from(error),
             }
@@ -120,8 +123,9 @@ pub(super) struct RequestHead {
 /// One request and its answer on one connection. Dropped before [`Conversation::release`] it closes the connection,
 /// which tells the provider to stop.
 pub(super) struct Conversation {
-    session: HttpSession,
-    peer: HttpPeer,
+    // Boxed, because both are large and many futures hold a conversation.
+    session: Box<HttpSession>,
+    peer: Box<HttpPeer>,
     reused: bool,
     pool: Arc<Pool>,
 }
@@ -233,6 +237,6 @@ impl Conversation {
 
     /// The answer was read to its end: the connection goes back to the pool, if both sides keep it.
     pub(super) async fn release(self) {
-        self.pool.release_http_session(self.session, &self.peer, Some(IDLE_KEPT)).await;
+        self.pool.release_http_session(*self.session, &*self.peer, Some(IDLE_KEPT)).await;
     }
 }
