@@ -9,7 +9,7 @@
 //! | `POST /admin/v1/drain` | as SIGTERM |
 //!
 //! A token protects everything but the two probes. Without one the listener belongs on loopback ([`check_bind`]), and
-//! a web page that the operator happens to have open must still not reach it ([`auth`]). Errors have OpenAI's shape.
+//! a web page that the operator happens to have open must still not reach it (`auth.rs`). Errors have OpenAI's shape.
 
 mod auth;
 mod readiness;
@@ -64,7 +64,7 @@ pub struct Admin {
     pub hooks: Arc<dyn AdminHooks>,
 }
 
-/// Serves until `shutdown` turns true or its sender is gone; what is being answered then has [`GRACE`] to finish.
+/// Serves until `shutdown` turns true or its sender is gone; what is being answered then has two seconds to finish.
 /// Dropping the future stops listening and leaves open connections to the runtime.
 ///
 /// # Errors

@@ -1,0 +1,59 @@
+# What one types. A fresh machine needs rustup, gcc, apt and python3; `make test` installs the rest.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test bench lint lint-deps soak clean
+
+CARGO ?= cargo
+PYTHON ?= python3
+VENV := .venv
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+export TIDEGATE_BIN ?= $(abspath $(TARGET))/debug/tidegate
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## install what the tests need, where it is missing
+	@missing=(); \
+	command -v cmake >/dev/null || missing+=(cmake); \
+	command -v pkg-config >/dev/null || missing+=(pkg-config); \
+	if (($${#missing[@]})); then $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy "$${missing[@]}"; fi
+	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
+	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+
+# The official SDK, pinned, in an environment of its own.
+$(VENV)/.installed: tests/sdk/requirements.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+serve: ## the proxy; for example: make serve ARGS="--upstream https://api.example.com/v1 --rpm 40 --concurrency 5"
+	$(CARGO) run --release --locked -- serve $(ARGS)
+
+# nextest builds the binary that the SDK tests start; `cargo build` would build half of it again, with other features.
+test: setup lint ## everything a change must pass
+	$(CARGO) nextest run --locked
+	$(CARGO) test --locked --doc --quiet
+	$(VENV)/bin/python -m pytest -q tests/sdk
+
+lint: ## formatting, and clippy without mercy
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked --quiet -- -D warnings
+
+lint-deps: ## licences and sources of dependencies; needs cargo-deny (cargo install --locked cargo-deny)
+	$(CARGO) deny --all-features check --config .deny.toml bans licenses sources
+
+bench: ## criterion
+	$(CARGO) bench --locked
+
+soak: ## the long tests, those marked #[ignore]
+	$(CARGO) nextest run --locked --profile soak --run-ignored ignored-only
+
+clean: ## what was built and installed here
+	$(CARGO) clean
+	rm -rf $(VENV)
