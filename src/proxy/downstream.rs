@@ -43,15 +43,38 @@ impl<'a> Downstream<'a> {
         if head.method == Method::CONNECT {
             return Err(Refused::bad_request("CONNECT is not for this port: it forwards to configured upstreams only"));
         }
+        if self.has_doubtful_framing() {
+            return Err(Refused::bad_request("the body must be framed by one Content-Length or by chunked, not both"));
+        }
         if head.headers.contains_key(UPGRADE) && self.session.is_upgrade_req() {
             return Err(Refused::bad_request("protocol upgrades (WebSocket) are not supported yet"));
         }
-        let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         let is_plain = target.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_plain || !(target.starts_with('/') || target == "*") || !head.raw_path_is_utf8() {
+        // pingora makes a path of anything, a bare host name included.
+        let raw = head.raw_path();
+        let is_known_form = raw.starts_with(b"/") || raw == b"*" || raw.windows(3).any(|part| part == b"://");
+        if !is_plain || !is_known_form || !(target.starts_with('/') || target == "*") || !head.raw_path_is_utf8() {
             return Err(Refused::bad_request("the request target must be a path of visible ASCII characters"));
         }
         Ok((head.method.clone(), target.to_owned()))
+    }
+
+    /// Whether another reader might see another body: pingora takes the length out where there is a transfer coding, and
+    /// accepts codings that it does not undo.
+    fn has_doubtful_framing(&self) -> bool {
+        let mut codings = self.session.req_header().headers.get_all(TRANSFER_ENCODING).iter();
+        match (codings.next(), codings.next()) {
+            (None, _) => false,
+            (Some(only), None) => !only.as_bytes().eq_ignore_ascii_case(b"chunked") || self.came_with_length(),
+            (Some(_), Some(_)) => true,
+        }
+    }
+
+    fn came_with_length(&self) -> bool {
+        let head = self.session.to_h1_raw();
+        let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
+        names.into_iter().any(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
