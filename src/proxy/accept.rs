@@ -66,7 +66,9 @@ impl HttpServerApp for App {
                 return None;
             }
         }
-        session.set_keepalive((!*shutdown.borrow()).then(|| bounds.idle_timeout.as_secs().max(1)));
+        // A client of HTTP/1.0 that does not ask for more reads until we close.
+        let keeps = session.get_keepalive().is_some() && !*shutdown.borrow();
+        session.set_keepalive(keeps.then(|| bounds.idle_timeout.as_secs().max(1)));
         let serving = self.0.calls.token();
         let after = self.0.serve(Downstream::new(&mut session), &bounds).await;
         if after == After::Close {
