@@ -70,7 +70,7 @@ impl HttpServerApp for App {
         let keeps = session.get_keepalive().is_some() && !*shutdown.borrow();
         session.set_keepalive(keeps.then(|| bounds.idle_timeout.as_secs().max(1)));
         let serving = self.0.calls.token();
-        let after = self.0.serve(Downstream::new(&mut session), &bounds).await;
+        let after = self.0.serve(Downstream::new(&mut session, bounds.write_timeout), &bounds).await;
         if after == After::Close {
             return None;
         }
@@ -132,7 +132,10 @@ impl Shared {
         let result = tokio::select! {
             biased;
             result = self.pipeline.execute(call) => result,
-            Gone = downstream.pump_until_gone(parts) => return After::Close,
+            not_taken = downstream.pump_until_gone(parts) => return match not_taken {
+                NotTaken::Gone(Gone) => After::Close,
+                NotTaken::Refused(refused) => reply::refuse(&mut downstream, id, &refused).await,
+            },
         };
         match result {
             Ok(answer) => relay::relay(&mut downstream, id, &method, answer).await,
