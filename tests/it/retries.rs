@@ -230,14 +230,17 @@ async fn interim_answers_do_not_stretch_first_byte_timeout() {
 
 #[tokio::test]
 async fn refused_connection_is_retried_and_spends_nothing() {
-    let upstream = Upstream::start().await;
-    let addr = upstream.addr();
-    drop(upstream);
-    let proxy = before(&format!("http://{addr}/v1")).requests(1, ms(60_000)).start().await;
+    // A port that is taken and does not listen yet.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let base_url = format!("http://{}/v1", socket.local_addr().unwrap());
+    let patient =
+        |settings: &mut tidegate::config::Settings| settings.retry.attempts_max = NonZeroU32::new(1_000).unwrap();
+    let proxy = before(&base_url).set(patient).requests(1, ms(60_000)).start().await;
     let mut client = proxy.client().await;
     client.send(post(CALL)).await;
-    proxy.until_metric("tidegate_retries_total{reason=\"connect\"}", 2.0).await;
-    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+    proxy.until_metric_reaches("tidegate_retries_total{reason=\"connect\"}", 2.0).await;
+    let listener = socket.listen(8).unwrap();
     let (stream, _) = soon("the connection", listener.accept()).await.unwrap();
     let mut line = crate::support::Line::of(stream);
     line.request().await;

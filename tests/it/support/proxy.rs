@@ -89,15 +89,19 @@ impl Proxy {
         Client::to(self.clients).await
     }
 
-    /// The value of a sample, such as `tidegate_queue_depth{priority="normal"}`; 0 when there is none.
-    pub(crate) async fn metric(&self, sample: &str) -> f64 {
-        metric(self.admin, sample).await
+    /// Waits until a sample has a value at which it stays.
+    pub(crate) async fn until_metric(&self, sample: &str, value: f64) {
+        self.until(sample, value, |found| (found - value).abs() < 1e-9).await;
     }
 
-    /// Waits until a sample has a value.
-    pub(crate) async fn until_metric(&self, sample: &str, value: f64) {
+    /// Waits until a sample that rises has a value or more.
+    pub(crate) async fn until_metric_reaches(&self, sample: &str, value: f64) {
+        self.until(sample, value, |found| found >= value).await;
+    }
+
+    async fn until(&self, sample: &str, value: f64, is_it: impl Fn(f64) -> bool) {
         super::soon(&format!("{sample} is {value}"), async {
-            while (self.metric(sample).await - value).abs() > 1e-9 {
+            while !is_it(metric(self.admin, sample).await) {
                 tokio::time::sleep(ms(5)).await;
             }
         })
@@ -110,7 +114,7 @@ impl Proxy {
     }
 }
 
-/// The value of a sample at an operators' port.
+/// The value of a sample at an operators' port, such as `tidegate_queue_depth{priority="normal"}`.
 pub(crate) async fn metric(admin: SocketAddr, sample: &str) -> f64 {
     let page = Client::to(admin).await.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.text();
     let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
