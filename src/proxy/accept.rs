@@ -66,9 +66,11 @@ impl HttpServerApp for App {
                 return None;
             }
         }
-        session.set_keepalive((!*shutdown.borrow()).then(|| bounds.idle_timeout.as_secs().max(1)));
+        // A client of HTTP/1.0 that does not ask for more reads until we close.
+        let keeps = session.get_keepalive().is_some() && !*shutdown.borrow();
+        session.set_keepalive(keeps.then(|| bounds.idle_timeout.as_secs().max(1)));
         let serving = self.0.calls.token();
-        let after = self.0.serve(Downstream::new(&mut session), &bounds).await;
+        let after = self.0.serve(Downstream::new(&mut session, bounds.write_timeout), &bounds).await;
         if after == After::Close {
             return None;
         }
@@ -130,7 +132,10 @@ impl Shared {
         let result = tokio::select! {
             biased;
             result = self.pipeline.execute(call) => result,
-            Gone = downstream.pump_until_gone(parts) => return After::Close,
+            not_taken = downstream.pump_until_gone(parts) => return match not_taken {
+                NotTaken::Gone(Gone) => After::Close,
+                NotTaken::Refused(refused) => reply::refuse(&mut downstream, id, &refused).await,
+            },
         };
         match result {
             Ok(answer) => relay::relay(&mut downstream, id, &method, answer).await,

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
-use pingora_core::protocols::http::ServerSession;
-use pingora_error::ErrorType;
+use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_error::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 
@@ -12,6 +12,7 @@ use super::accept::NotTaken;
 use super::reply::Refused;
 use crate::answer::Head;
 use crate::call::BodyPart;
+use crate::time::Duration;
 
 /// A body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
 const PIECE: usize = 64 * 1024;
@@ -27,11 +28,15 @@ pub(super) struct Gone;
 /// A request and the way back to its client.
 pub(super) struct Downstream<'a> {
     session: &'a mut ServerSession,
+    /// pingora bounds writes by it, but not flushes.
+    write_timeout: Duration,
+    /// The body is not framed as the head says, or stopped coming.
+    is_broken: bool,
 }
 
 impl<'a> Downstream<'a> {
-    pub(super) fn new(session: &'a mut ServerSession) -> Self {
-        Self { session }
+    pub(super) fn new(session: &'a mut ServerSession, write_timeout: Duration) -> Self {
+        Self { session, write_timeout, is_broken: false }
     }
 
     /// Method and target. The target of a proxy request (absolute form) is reduced to its path.
@@ -43,15 +48,38 @@ impl<'a> Downstream<'a> {
         if head.method == Method::CONNECT {
             return Err(Refused::bad_request("CONNECT is not for this port: it forwards to configured upstreams only"));
         }
+        if self.has_doubtful_framing() {
+            return Err(Refused::bad_request("the body must be framed by one Content-Length or by chunked, not both"));
+        }
         if head.headers.contains_key(UPGRADE) && self.session.is_upgrade_req() {
             return Err(Refused::bad_request("protocol upgrades (WebSocket) are not supported yet"));
         }
-        let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         let is_plain = target.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_plain || !(target.starts_with('/') || target == "*") || !head.raw_path_is_utf8() {
+        // pingora makes a path of anything, a bare host name included.
+        let raw = head.raw_path();
+        let is_known_form = raw.starts_with(b"/") || raw == b"*" || raw.windows(3).any(|part| part == b"://");
+        if !is_plain || !is_known_form || !(target.starts_with('/') || target == "*") || !head.raw_path_is_utf8() {
             return Err(Refused::bad_request("the request target must be a path of visible ASCII characters"));
         }
         Ok((head.method.clone(), target.to_owned()))
+    }
+
+    /// Whether another reader might see another body: pingora takes the length out where there is a transfer coding, and
+    /// accepts codings that it does not undo.
+    fn has_doubtful_framing(&self) -> bool {
+        let mut codings = self.session.req_header().headers.get_all(TRANSFER_ENCODING).iter();
+        match (codings.next(), codings.next()) {
+            (None, _) => false,
+            (Some(only), None) => !only.as_bytes().eq_ignore_ascii_case(b"chunked") || self.came_with_length(),
+            (Some(_), Some(_)) => true,
+        }
+    }
+
+    fn came_with_length(&self) -> bool {
+        let head = self.session.to_h1_raw();
+        let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
+        names.into_iter().any(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
@@ -105,7 +133,14 @@ impl<'a> Downstream<'a> {
     }
 
     async fn read_part(&mut self) -> Result<Option<Bytes>, NotTaken> {
-        self.session.read_request_body().await.map_err(|error| match error.etype() {
+        let error = match self.session.read_request_body().await {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        };
+        // Nobody knows where the next request would begin; pingora takes the body for done.
+        self.is_broken = true;
+        self.session.set_keepalive(None);
+        Err(match error.etype() {
             ErrorType::ReadTimedout => NotTaken::Refused(Refused::BodyTimeout),
             ErrorType::ConnectionClosed | ErrorType::ReadError => NotTaken::Gone(Gone),
             _ => NotTaken::Refused(Refused::bad_request("the request body is not framed as its head says")),
@@ -125,28 +160,28 @@ impl<'a> Downstream<'a> {
         Ok(())
     }
 
-    /// Passes on the parts of a body that streams, and completes when the client has left. A broken body drops `parts`,
-    /// which ends the call. Dropping the future loses nothing but what is left of the body.
-    pub(super) async fn pump_until_gone(&mut self, parts: Option<mpsc::Sender<BodyPart>>) -> Gone {
+    /// Passes on the parts of a body that streams, and completes when the client has left or its body turns out to be
+    /// broken; that drops `parts`, which ends the call. Dropping the future loses nothing but what is left of the body.
+    pub(super) async fn pump_until_gone(&mut self, parts: Option<mpsc::Sender<BodyPart>>) -> NotTaken {
         if let Some(parts) = parts {
-            if self.invite_body().await.is_err() {
-                return Gone;
+            if let Err(gone) = self.invite_body().await {
+                return gone.into();
             }
             loop {
                 // Whoever asks has an early answer, or failed: what is left of the body is not wanted.
                 let Ok(place) = parts.reserve().await else { return std::future::pending().await };
-                match self.session.read_request_body().await {
+                match self.read_part().await {
                     Ok(Some(bytes)) if bytes.is_empty() => {}
                     Ok(Some(bytes)) => place.send(BodyPart::Data(bytes)),
                     Ok(None) => {
                         place.send(BodyPart::End);
                         break;
                     }
-                    Err(_) => return Gone,
+                    Err(not_taken) => return not_taken,
                 }
             }
         }
-        self.gone().await
+        self.gone().await.into()
     }
 
     /// Completes when the client has left. Its next request may come meanwhile; it is kept.
@@ -160,7 +195,7 @@ impl<'a> Downstream<'a> {
 
     /// Whether the body was read to its end, so that the connection can be used again.
     pub(super) fn is_body_read(&mut self) -> bool {
-        self.session.is_body_done()
+        !self.is_broken && self.session.is_body_done()
     }
 
     /// Writes the head of an answer. Never drop this future: half a head may be on the wire.
@@ -181,8 +216,24 @@ impl<'a> Downstream<'a> {
         Ok(())
     }
 
+    /// Sends what was written so far. pingora keeps a body that has a length in its buffer until it is complete, and the
+    /// one call of its that flushes and does nothing else is that for an answer that has failed.
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        let failed = HttpTask::Failed(Error::new(ErrorType::InternalError));
+        let flush = self.session.response_duplex_vec(vec![HttpTask::Body(None, false), failed]);
+        match timed(self.write_timeout, flush).await? {
+            Err(error) if *error.etype() != ErrorType::InternalError => Err(Gone),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Ends the body.
     pub(super) async fn finish(&mut self) -> Result<(), Gone> {
-        self.session.finish_body().await.map_err(|_| Gone)
+        timed(self.write_timeout, self.session.finish_body()).await?.map_err(|_| Gone)
     }
+}
+
+/// A client that takes nothing for so long has gone.
+async fn timed<T>(limit: Duration, write: impl Future<Output = T>) -> Result<T, Gone> {
+    tokio::time::timeout(limit, write).await.map_err(|_elapsed| Gone)
 }

@@ -31,8 +31,13 @@ pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &
 }
 
 async fn pass_on(downstream: &mut Downstream<'_>, answer: &mut Answer, is_event_stream: bool) -> Result<After, Gone> {
+    let is_kept_back = answer.length().is_none() && answer.head.headers.contains_key(CONTENT_LENGTH);
     downstream.write_head(answer.head.clone()).await?;
-    while let Some(bytes) = next(downstream, answer).await? {
+    loop {
+        if is_kept_back {
+            downstream.flush().await?;
+        }
+        let Some(bytes) = next(downstream, answer).await? else { break };
         downstream.write_part(bytes).await?;
     }
     match answer.ending() {

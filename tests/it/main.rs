@@ -1,6 +1,12 @@
 //! One binary, a module for each promise.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod bodies;
 mod config;
+mod disconnects;
+mod operators;
+mod retries;
 mod sim;
 mod support;
+mod upstreams;
+mod wire;
