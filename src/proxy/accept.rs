@@ -8,10 +8,9 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use tokio::time::timeout;
 
-use super::downstream::{Downstream, Gone};
-use super::relay::{self, After};
-use super::reply::{self, Refused};
-use super::{Bounds, Proxy, Shared};
+use super::cause::{After, Gone, NotTaken, Refused};
+use super::downstream::Downstream;
+use super::{Bounds, Proxy, Shared, relay, reply};
 use crate::call::{BodyStream, Call, CallBody};
 use crate::ids::CallId;
 use crate::metrics::Present;
@@ -61,8 +60,8 @@ impl HttpServerApp for App {
         match timeout(idle + bounds.header_timeout, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
-            Ok(Err(error)) => {
-                reply::refuse_connection(&mut session, &Refused::of_parse_error(&error)).await;
+            Ok(Err(_)) => {
+                reply::refuse_connection(&mut session, &Refused::NOT_HTTP).await;
                 return None;
             }
         }
@@ -141,23 +140,5 @@ impl Shared {
             Ok(answer) => relay::relay(&mut downstream, id, &method, answer).await,
             Err(failure) => reply::refuse(&mut downstream, id, &Refused::Failure(failure)).await,
         }
-    }
-}
-
-/// Why a request did not become a call.
-pub(super) enum NotTaken {
-    Gone(Gone),
-    Refused(Refused),
-}
-
-impl From<Gone> for NotTaken {
-    fn from(gone: Gone) -> Self {
-        Self::Gone(gone)
-    }
-}
-
-impl From<Refused> for NotTaken {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
     }
 }

@@ -8,8 +8,7 @@ use pingora_error::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 
-use super::accept::NotTaken;
-use super::reply::Refused;
+use super::cause::{Gone, NotTaken, Refused};
 use crate::answer::Head;
 use crate::call::BodyPart;
 use crate::time::Duration;
@@ -20,10 +19,6 @@ const PIECE: usize = 64 * 1024;
 const BODY_AT_FIRST: u64 = 256 * 1024;
 /// A body that is too large is read up to so many times `body_max`, to keep the connection usable.
 const DRAIN_FACTOR: u64 = 4;
-
-/// The client has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gone;
 
 /// A request and the way back to its client.
 pub(super) struct Downstream<'a> {

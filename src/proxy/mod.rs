@@ -7,6 +7,7 @@
 //! could be understood in two ways is refused.
 
 mod accept;
+mod cause;
 mod downstream;
 mod listen;
 mod relay;

@@ -4,20 +4,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::downstream::{Downstream, Gone};
+use super::cause::{After, Gone};
+use super::downstream::Downstream;
 use super::reply;
 use crate::answer::{Answer, Cut, Ending};
 use crate::ids::CallId;
 use crate::openai;
-
-/// What becomes of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    /// It serves the next request.
-    Keep,
-    /// It is closed; what was written so far is all there is.
-    Close,
-}
 
 /// Relays an answer until it has ended or its client has left, which cancels it.
 pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {

@@ -3,50 +3,20 @@
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::ServerSession;
-use pingora_error::Error;
 
-use super::downstream::{Downstream, Gone};
-use super::relay::After;
+use super::cause::{After, Gone, Refused};
+use super::downstream::Downstream;
 use crate::admission::{Full, Refusal};
 use crate::answer::{Cut, Facts, Head};
 use crate::ids::CallId;
 use crate::metrics::Outcome;
 use crate::openai::ErrorBody;
-use crate::pipeline::BadCall;
 use crate::time::Duration;
 use crate::units::{format_duration, format_size};
 use crate::upstream::Failure;
 
 /// SDKs obey a `Retry-After` of up to a minute; so never more.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-
-/// Why a request gets an answer of ours.
-#[derive(Debug)]
-pub(super) enum Refused {
-    /// Not HTTP that can be forwarded safely.
-    BadRequest(&'static str),
-    /// One of our own header fields cannot be meant.
-    BadCall(BadCall),
-    /// The body is larger than `server.body_max`.
-    TooLarge { body_max: u64 },
-    /// The body made no progress for `server.body_timeout`.
-    BodyTimeout,
-    /// `server.connections_max` is reached.
-    TooManyConnections,
-    /// The pipeline has no answer.
-    Failure(Failure),
-}
-
-impl Refused {
-    pub(super) const fn bad_request(why: &'static str) -> Self {
-        Self::BadRequest(why)
-    }
-
-    /// What pingora could not parse. Its message quotes the wire and stays out.
-    pub(super) fn of_parse_error(_error: &Error) -> Self {
-        Self::BadRequest("the request head is not valid HTTP/1.1, or could be understood in two ways")
-    }
-}
 
 /// An answer of ours.
 struct Reply {

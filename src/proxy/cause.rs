@@ -1,0 +1,62 @@
+//! Why a request gets no answer of a provider, and what becomes of its connection.
+
+use crate::pipeline::BadCall;
+use crate::upstream::Failure;
+
+/// The client has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone;
+
+/// Why a request gets an answer of ours.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Not HTTP that can be forwarded safely.
+    BadRequest(&'static str),
+    /// One of our own header fields cannot be meant.
+    BadCall(BadCall),
+    /// The body is larger than `server.body_max`.
+    TooLarge { body_max: u64 },
+    /// The body made no progress for `server.body_timeout`.
+    BodyTimeout,
+    /// `server.connections_max` is reached.
+    TooManyConnections,
+    /// The pipeline has no answer.
+    Failure(Failure),
+}
+
+impl Refused {
+    pub(super) const fn bad_request(why: &'static str) -> Self {
+        Self::BadRequest(why)
+    }
+
+    /// What pingora could not parse. Its message quotes the wire and stays out.
+    pub(super) const NOT_HTTP: Self =
+        Self::BadRequest("the request head is not valid HTTP/1.1, or could be understood in two ways");
+}
+
+/// Why a request did not become a call.
+pub(super) enum NotTaken {
+    Gone(Gone),
+    Refused(Refused),
+}
+
+impl From<Gone> for NotTaken {
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+impl From<Refused> for NotTaken {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// What becomes of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It serves the next request.
+    Keep,
+    /// It is closed; what was written so far is all there is.
+    Close,
+}
