@@ -3,7 +3,9 @@
 //! A token bucket (governor's GCRA) earns one cell each `span / N` and holds `burst` of them. Whoever comes while nobody
 //! waits takes a cell and goes. Under backlog a step has to pass between two permits as well:
 //!
-//! - at least half the even step, so that what a full house held up is caught up in steps and not in one burst;
+//! - almost the even step: what a full house or a late timer held up is caught up, but slowly. Catching up leaves a
+//!   bunch of stamps behind, and the gap that follows it comes back a window later, for as long as the backlog lasts;
+//!   in half steps the person who chats waited for such gaps. Never to catch up would cost each delay for good;
 //! - what is left of the allowance is spread until the oldest stamp expires, so that after a burst the window never
 //!   shuts on the person who chats for longer than about a step.
 
@@ -68,7 +70,7 @@ impl Pace {
             Some(expires) if left > 0 => expires.saturating_duration_since(last) / left.saturating_add(1),
             Some(_) | None => Duration::ZERO,
         };
-        Ready::at(last + spread.max(self.step / 2), now)
+        Ready::at(last + spread.max(self.step * 19 / 20), now)
     }
 
     /// Takes a cell.

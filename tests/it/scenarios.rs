@@ -1,0 +1,3 @@
+//! Load stories, judged at the provider.
+
+mod hours;
