@@ -50,6 +50,7 @@ fn report(story: &Story, evidence: &Evidence) {
     let Evidence { stats, stayed, .. } = evidence;
     let (count, allowed) = evidence.fullest_window();
     println!("counted {}, at most {count} in a window of {allowed}, {:?}", stats.counted, stats.violations);
+    println!("counted in each second: {:?}", evidence.counted_by_second());
     println!("in flight at most {}, all slots taken for {:.1} s", stats.in_flight_max, stats.in_full_seconds);
     println!("faults {:?}, {} streams broken, {} hung up", stats.faults, evidence.broken(), stats.hangups);
     if story.expect.rate_used_min.is_some() {

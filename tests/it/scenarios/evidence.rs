@@ -28,6 +28,12 @@ impl Evidence {
         self.allowed.iter().rev().find(|(since, _)| *since <= at).expect("from the start on").1
     }
 
+    pub(super) fn counted_by_second(&self) -> Vec<usize> {
+        let within = |second: f64| self.arrivals.iter().filter(|at| (*at - self.began).floor() == second).count();
+        let seconds = (self.arrivals.last().unwrap_or(&self.began) - self.began).ceil();
+        std::iter::successors(Some(0.0), |second| Some(second + 1.0)).take_while(|s| *s < seconds).map(within).collect()
+    }
+
     /// The share of the provider's rate that was used after the warm-up, under steady backlog.
     ///
     /// Counted over a whole number of periods of our window, and averaged over all instants of the first period at which

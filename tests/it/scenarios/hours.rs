@@ -15,12 +15,11 @@ use tidegate::sim::swarm::Percentiles;
 use tidegate::time::{Duration, Instant, Tasks, now};
 use tidegate::units::Priority;
 
-const WINDOW: Duration = Duration::from_secs(60);
 const MARGIN: Duration = Duration::from_millis(500);
 const REQUESTS: u32 = 40;
 const SLOTS: u32 = 5;
 const JITTER: Duration = Duration::from_millis(150);
-const MINUTES: u32 = 360;
+const WINDOWS: u32 = 360;
 /// How often the one who chats looks whether a slot is free.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -28,6 +27,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 struct World {
     admission: Admission,
     judge: Mutex<Judge>,
+    window: Duration,
     mean: Duration,
     end: Instant,
     luck: Mutex<fastrand::Rng>,
@@ -43,10 +43,10 @@ struct Seen {
 }
 
 impl World {
-    fn new(mean: Duration) -> Arc<Self> {
+    fn new(window: Duration, mean: Duration) -> Arc<Self> {
         let quota = Quota {
             requests: NonZeroU32::new(REQUESTS),
-            window: WINDOW,
+            window,
             window_margin: MARGIN,
             burst: NonZeroU32::new(5).unwrap(),
             concurrency: NonZeroU32::new(SLOTS),
@@ -55,12 +55,13 @@ impl World {
         };
         let way = Way { upstream: "p".into(), serves: Arc::new(|_| true), keys: vec![KeyId::PASS_THROUGH], quota };
         let bounds = Bounds { queue_max: 100, queue_bytes_max: 0, floors: [0.0, 0.10, 0.05] };
-        let limits = Limits { requests: Some(REQUESTS), concurrency: Some(SLOTS), tokens: None, window: WINDOW };
+        let limits = Limits { requests: Some(REQUESTS), concurrency: Some(SLOTS), tokens: None, window };
         Arc::new(Self {
             admission: Admission::new(vec![way], bounds),
             judge: Mutex::new(Judge::new(limits, Duration::ZERO)),
+            window,
             mean,
-            end: now() + WINDOW * MINUTES,
+            end: now() + window * WINDOWS,
             luck: Mutex::new(fastrand::Rng::with_seed(1)),
             seen: Mutex::default(),
         })
@@ -72,7 +73,7 @@ impl World {
     }
 
     fn place(&self, priority: Priority) -> Place {
-        let deadline = self.end + WINDOW;
+        let deadline = self.end + self.window;
         self.admission.place(Demand { priority, model: None, bytes: 0, deadline, exempt: false })
     }
 
@@ -127,10 +128,10 @@ impl World {
 }
 
 /// Lives through it, and tells the share of the rate that was used, and what the person who chats waited.
-fn live(mean: Duration) -> (f64, Percentiles) {
+fn live(window: Duration, mean: Duration) -> (f64, Percentiles) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let world = runtime.block_on(async {
-        let (world, tasks) = (World::new(mean), Tasks::default());
+        let (world, tasks) = (World::new(window, mean), Tasks::default());
         let timer = tasks.spawn(world.admission.clone().keep_time());
         for _ in 0..40 {
             tasks.spawn(Arc::clone(&world).work());
@@ -141,19 +142,23 @@ fn live(mean: Duration) -> (f64, Percentiles) {
     });
     let seen = std::mem::take(&mut *world.seen.lock());
     assert_eq!(seen.refused, 0, "violations");
-    let used = f64::from(seen.counted) / f64::from(REQUESTS * MINUTES);
+    let used = f64::from(seen.counted) / f64::from(REQUESTS * WINDOWS);
     (used, Percentiles::of(seen.chat_waits))
 }
 
 #[test]
-fn six_hours_use_the_rate_to_the_full_and_the_person_who_chats_waits_for_one_step() {
+fn hours_use_the_rate_to_the_full_and_the_person_who_chats_waits_for_one_step() {
     // From calls so short that a slot is always free to calls so long that slots matter as much as the rate.
-    for mean in [500, 3_000, 4_500] {
-        let (used, chat) = live(Duration::from_millis(mean));
-        println!("mean {mean} ms: {:.2} % used, chat waits {chat:?}", used * 100.0);
-        let (window, span) = (WINDOW.as_secs_f64(), (WINDOW + MARGIN).as_secs_f64());
-        assert!(used >= window / span - 0.003, "{used} used at a mean of {mean} ms");
-        let step_ms = span / f64::from(REQUESTS) * 1_000.0;
-        assert!(chat.p99 <= step_ms + 50.0, "{chat:?} at a mean of {mean} ms");
+    for (window, mean) in [(60_000, 500), (60_000, 3_000), (60_000, 4_500), (20_000, 1_500)].map(in_ms) {
+        let (used, chat) = live(window, mean);
+        println!("{mean:?} in {window:?}: {:.2} % used, chat waits {chat:?}", used * 100.0);
+        let span = window + MARGIN;
+        assert!(used >= window.as_secs_f64() / span.as_secs_f64() - 0.003, "{used} used at a mean of {mean:?}");
+        let step_ms = span.as_secs_f64() / f64::from(REQUESTS) * 1_000.0;
+        assert!(chat.p99 <= step_ms + 50.0, "{chat:?} at a mean of {mean:?}");
     }
+}
+
+fn in_ms((window, mean): (u64, u64)) -> (Duration, Duration) {
+    (Duration::from_millis(window), Duration::from_millis(mean))
 }
