@@ -131,7 +131,7 @@ async fn what_a_full_house_held_up_is_caught_up_in_slightly_shorter_steps() {
     for call in waiting {
         at.push(call.await.unwrap());
     }
-    let shorter = 60.5 / 40.0 * 0.95;
+    let shorter = 60.5 / 40.0 * 0.98;
     for (number, at) in at.iter().enumerate() {
         let expected = 6.05 + shorter * f64::from(u32::try_from(number).unwrap());
         assert!((at - expected).abs() < 0.02, "{number}: {at}, expected {expected}");

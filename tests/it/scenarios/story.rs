@@ -96,8 +96,11 @@ pub(super) struct Expect {
     pub(super) in_flight_max: u32,
     /// The least share of the provider's rate that is used under backlog.
     pub(super) rate_used_min: Option<f64>,
-    /// The longest wait, at the 99th percentile, of who chats, with a slot free.
-    pub(super) chat_wait_ms_p99_max: Option<f64>,
+    /// The longest wait of who chats, with a slot free, at the 95th percentile. (The 99th of some dozens of calls would be
+    /// the longest of them; over thousands it is held to the same figure by the tests in paused time.)
+    pub(super) chat_wait_ms_p95_max: Option<f64>,
+    /// The longest of all.
+    pub(super) chat_wait_ms_max: Option<f64>,
     /// So many kinds of faults at least have happened.
     #[serde(default)]
     pub(super) kinds_of_faults_min: usize,
