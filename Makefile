@@ -1,4 +1,4 @@
-# What one types. A fresh machine needs rustup, gcc, apt and python3; `make test` installs the rest.
+# What one types. A fresh machine needs rustup, gcc, make and apt; `make test` installs the rest.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -27,7 +27,7 @@ setup: $(VENV)/.installed ## install what the tests need, where it is missing
 # The official SDK, pinned, in an environment of its own.
 $(VENV)/.installed: tests/sdk/requirements.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-		|| { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv; }
+		|| { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy python3 python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
@@ -41,12 +41,15 @@ test: setup lint ## everything a change must pass
 	$(CARGO) test --locked --doc --quiet
 	$(VENV)/bin/python -m pytest -q tests/sdk
 
-lint: ## formatting, and clippy without mercy
+lint: ## formatting, clippy without mercy, links of the documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --locked --quiet
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(MAKE) --no-print-directory lint-deps; \
+	else echo "cargo-deny is not installed: licences and sources of dependencies were not checked"; fi
 
-lint-deps: ## licences and sources of dependencies; needs cargo-deny (cargo install --locked cargo-deny)
-	$(CARGO) deny --all-features check --config .deny.toml bans licenses sources
+lint-deps: ## licences and sources of dependencies (cargo install --locked cargo-deny)
+	$(CARGO) deny --config .deny.toml check bans licenses sources
 
 bench: ## criterion
 	$(CARGO) bench --locked

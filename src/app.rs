@@ -84,6 +84,8 @@ pub struct App(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     source: Source,
+    /// The settings that the process started with: what cannot change while it runs is as they say.
+    started: Settings,
     settings: Mutex<Settings>,
     metrics: Arc<Metrics>,
     admission: Admission,
@@ -151,6 +153,7 @@ impl App {
         show_usage_at_scrapes(&metrics, &pipeline, &upstreams);
         Ok(Self(Arc::new(Shared {
             source,
+            started: settings.clone(),
             settings: Mutex::new(settings),
             metrics,
             admission,
@@ -225,12 +228,11 @@ impl App {
 
     fn apply(&self, new: Settings) -> Result<(), ReloadError> {
         let Shared { admission, upstreams, pipeline, proxy, .. } = &*self.0;
-        let mut settings = self.0.settings.lock();
         upstreams.reconfigure(&upstream_config(&new))?;
         admission.reconfigure(upstreams.ways(), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
         proxy.reconfigure(Bounds::from(&new.server));
-        for setting in settings.frozen_differences(&new) {
+        for setting in self.0.started.frozen_differences(&new) {
             tracing::warn!(setting, "a changed setting takes effect only after a restart");
         }
         if let Some(log) = &self.0.log
@@ -238,7 +240,7 @@ impl App {
         {
             tracing::error!(%error, "the log filter stays as it was");
         }
-        *settings = new;
+        *self.0.settings.lock() = new;
         Ok(())
     }
 

@@ -14,7 +14,6 @@ mod not_yet;
 mod reader;
 mod schema;
 mod suggest;
-mod telemetry;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -23,11 +22,11 @@ mod written;
 
 use std::path::Path;
 
+pub use crate::telemetry::settings::{LogFormat, Telemetry};
 pub use flags::Overrides;
 pub use mistake::{LoadError, Mistake, Mistakes};
 pub use not_yet::Notice;
 use reader::Section;
-pub use telemetry::{LogFormat, Telemetry};
 use toml::de::DeTable;
 use written::Source;
 

@@ -1,4 +1,57 @@
 //! tidegate: a transparent OpenAI-compatible proxy that never sends a rate-limited provider a request too many.
+//!
+//! This page is the map. It says what the rooms are, how a call goes through them, and what always holds.
+//!
+//! # Life of a call
+//!
+//! ```text
+//! client                                                                       provider
+//!   │  proxy::accept      head, then body: buffered where it may be sent again    ▲
+//!   ▼                                                                             │
+//!  pipeline::classify     endpoint, model, class, deadline                        │
+//!   │                                                                             │
+//!  pipeline::execute ──── a place in admission ─┐                                 │
+//!   │                                           ▼                                 │
+//!   │   the flight, a task of its own:  ┌─▶ permit ─▶ attempt ────────────────────┘
+//!   │   (upstream::exchange)            │               │
+//!   │                                   └─ backoff ◀─ verdict
+//!   │                                                   │ hold back until it is safe to pass on
+//!   ▼                                                   ▼
+//!  proxy::relay ◀───────────── answer, observed by its account (one log line, its metrics)
+//! ```
+//!
+//! A client that leaves drops its answer; that cancels the flight, which closes the connection upstream, and the permit
+//! gives back what can be given back. Nothing else has to know.
+//!
+//! # Rooms
+//!
+//! Each uses only what stands to its right:
+//!
+//! ```text
+//! commands → app → proxy, api → pipeline → upstream, cache → admission → limits, breaker
+//!          → answer, call → headers, metrics, telemetry → openai → ids, units, time
+//! ```
+//!
+//! - [`commands`] and [`app`] build the rooms, introduce them to each other, start and drain them; [`config`] reads what
+//!   the file says into the settings that each room declares in its `settings`.
+//! - [`proxy`] is the client's side of the wire and [`api`] the operators'; both know transports, nobody below does.
+//! - [`pipeline`] tells the flow; [`upstream`] holds the conversation with a provider and is the one owner of attempts,
+//!   which is why it may ask [`admission`] for a permit; [`limits`] is arithmetic over instants.
+//! - [`sim`] is the strict simulated provider that judges us; it knows nothing of the rooms it judges.
+//! - [`breaker`], [`cache`] and [`tasks`] are rooms that so far have only their settings.
+//!
+//! Pingora's types stay in `proxy` and `upstream::connect`; axum's in `api`.
+//!
+//! # What always holds
+//!
+//! 1. No request is sent without a permit, and the provider never counts more than its limits: see [`limits`].
+//! 2. A call that was refused or abandoned while it waited has spent nothing: see [`admission`].
+//! 3. Nothing is sent twice that must not be, and nothing is retried once a byte of it was passed on: see [`upstream`].
+//! 4. What ended abnormally never looks complete: see [`answer::Ending`].
+//! 5. Every queue, buffer, retry and wait has a bound, and a name for what happens at it.
+//! 6. All time is tokio's ([`time`]), so all of it can be tested paused.
+//!
+//! Good to read in this order: [`limits`], [`admission`], [`upstream`], [`pipeline`], [`proxy`].
 
 pub mod admission;
 pub mod answer;

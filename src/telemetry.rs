@@ -4,6 +4,8 @@
 //! be counted. Each call leaves exactly one line, [`call_line`]. Bodies, keys, prompts and answers are never logged, nor
 //! any part of one.
 
+pub mod settings;
+
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -15,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use crate::config::LogFormat;
+use self::settings::LogFormat;
 use crate::ids::CallId;
 use crate::metrics::Outcome;
 use crate::openai::{Route, Usage};

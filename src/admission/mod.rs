@@ -1,6 +1,6 @@
 //! Who goes next.
 //!
-//! One decision over all lanes (a lane is one key of one upstream with its [`Allowance`]), under one short lock. A call
+//! One decision over all lanes (a lane is one key of one upstream with its [`Allowance`](crate::limits::Allowance)), under one short lock. A call
 //! that finds nobody waiting takes its permit without a task switch; else it stands in line by class and arrival, and
 //! the winner is chosen when a permit exists, never before (*late binding*).
 //!

@@ -199,8 +199,7 @@ impl State {
     /// A permit came back unused: it serves the next in line, or everything returns.
     pub(super) fn hand_over(&mut self, shared: &Arc<Shared>, index: usize, now: Instant) {
         let lane = &mut self.lanes[index];
-        let open = lane.in_use && lane.allowance.usage(now).closed_until.is_none();
-        if open && lane.waiting > 0 {
+        if lane.in_use && lane.waiting > 0 && lane.allowance.holds(now) {
             self.grant(shared, index, now);
         } else {
             lane.allowance.refund(now);

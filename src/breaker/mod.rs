@@ -1,3 +1,3 @@
-//! breaker.
+//! Is this upstream worth trying? So far only the settings of this room exist.
 
 pub mod settings;

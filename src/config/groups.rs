@@ -12,13 +12,13 @@ use http::HeaderName;
 use super::Settings;
 use super::reader::Section;
 use super::schema::{Blank, Fields, Group};
-use super::telemetry::{LogFormat, Telemetry};
 use super::values::{OrOff, choices};
 use crate::admission::settings::Admission;
 use crate::breaker::settings::Breaker;
 use crate::cache::settings::{Cache, Mode};
 use crate::proxy::settings::{Server, Tls};
 use crate::tasks::settings::{Synchronous, Tasks, Timeouts};
+use crate::telemetry::settings::{LogFormat, Telemetry};
 use crate::units::{Priority, Secret};
 use crate::upstream::settings::{BaseUrl, Recovery, Retry};
 

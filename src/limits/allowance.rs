@@ -165,6 +165,14 @@ impl Allowance {
         self.slots.release(now + delay, now);
     }
 
+    /// Whether a permit that was taken earlier may still be used: the gate is open, and no lowered limit is exceeded.
+    pub fn holds(&mut self, now: Instant) -> bool {
+        let Usage { window, slots_in_use, slots_cap, closed_until } = self.usage(now);
+        closed_until.is_none()
+            && window.is_none_or(|(used, limit)| used <= limit)
+            && slots_cap.is_none_or(|cap| slots_in_use <= cap)
+    }
+
     /// The provider says to come back later: nothing is permitted until then. A later instant wins.
     pub fn close_until(&mut self, until: Instant) {
         self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));

@@ -103,3 +103,20 @@ impl Pace {
         self.returned = self.burst.get().min(self.returned + 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_up_is_caught_up_by_a_fiftieth_and_by_what_timers_are_late() {
+        for (step, shortest) in [(1_500_000, 1_470_000), (512_500, 502_250), (10_000, 7_000), (2_000, 1_000)] {
+            let (step, shortest) = (Duration::from_micros(step), Duration::from_micros(shortest));
+            let mut window = Window::new(NonZeroU32::MAX, Duration::from_secs(60));
+            let mut pace = Pace::new(step, NonZeroU32::MIN);
+            let now = crate::time::now();
+            pace.take(now).unwrap();
+            assert_eq!(pace.ready(now, &mut window), Ready::At(now + shortest));
+        }
+    }
+}

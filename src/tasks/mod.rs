@@ -1,3 +1,3 @@
-//! tasks.
+//! Calls that outlive their client. So far only the settings of this room exist.
 
 pub mod settings;

@@ -99,6 +99,7 @@ impl Flight {
 
     async fn fly(mut self, tell: oneshot::Sender<Told>) {
         let landed = self.land().await;
+        drop(self); // nothing is sent again from here on, so the request's body is not needed any more
         let rest = match landed {
             Ok(Landed::Begun(head, first, rest)) => Ok((head, first, rest)),
             Ok(Landed::Whole(head, body)) => Err(Ok((head, Ok(body)))),
