@@ -3,7 +3,9 @@
 //! A token bucket (governor's GCRA) earns one cell each `span / N` and holds `burst` of them. Whoever comes while nobody
 //! waits takes a cell and goes. Under backlog a step has to pass between two permits as well:
 //!
-//! - at least half the even step, so that what a full house held up is caught up in steps and not in one burst;
+//! - almost the even step: what a full house or a late timer held up is caught up, but slowly. Catching up leaves a
+//!   bunch of stamps behind, and the gap that follows it comes back a window later, for as long as the backlog lasts;
+//!   in half steps the person who chats waited for such gaps. Never to catch up would cost each delay for good;
 //! - what is left of the allowance is spread until the oldest stamp expires, so that after a burst the window never
 //!   shuts on the person who chats for longer than about a step.
 
@@ -18,6 +20,9 @@ use super::{Ready, Window};
 use crate::time::{Duration, GovernorClock, Instant};
 
 type Bucket = RateLimiter<NotKeyed, InMemoryState, GovernorClock, NoOpMiddleware<<GovernorClock as Clock>::Instant>>;
+
+/// A timer wakes so much late at the most, on a machine that is not overloaded.
+const TIMER_LATENESS: Duration = Duration::from_millis(3);
 
 /// The pace of one allowance.
 #[derive(Debug)]
@@ -68,7 +73,13 @@ impl Pace {
             Some(expires) if left > 0 => expires.saturating_duration_since(last) / left.saturating_add(1),
             Some(_) | None => Duration::ZERO,
         };
-        Ready::at(last + spread.max(self.step / 2), now)
+        Ready::at(last + spread.max(self.shortest_step()), now)
+    }
+
+    /// The step while something is caught up: a fiftieth shorter, but by more than timers are late, which tick in
+    /// milliseconds.
+    fn shortest_step(&self) -> Duration {
+        self.step - (self.step / 50).max(TIMER_LATENESS).min(self.step / 2)
     }
 
     /// Takes a cell.
@@ -90,5 +101,22 @@ impl Pace {
     /// A permit was given back unused.
     pub fn refund(&mut self) {
         self.returned = self.burst.get().min(self.returned + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_up_is_caught_up_by_a_fiftieth_and_by_what_timers_are_late() {
+        for (step, shortest) in [(1_500_000, 1_470_000), (512_500, 502_250), (10_000, 7_000), (2_000, 1_000)] {
+            let (step, shortest) = (Duration::from_micros(step), Duration::from_micros(shortest));
+            let mut window = Window::new(NonZeroU32::MAX, Duration::from_secs(60));
+            let mut pace = Pace::new(step, NonZeroU32::MIN);
+            let now = crate::time::now();
+            pace.take(now).unwrap();
+            assert_eq!(pace.ready(now, &mut window), Ready::At(now + shortest));
+        }
     }
 }

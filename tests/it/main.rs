@@ -6,6 +6,7 @@ mod config;
 mod disconnects;
 mod operators;
 mod retries;
+mod scenarios;
 mod sim;
 mod support;
 mod upstreams;

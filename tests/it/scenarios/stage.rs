@@ -1,0 +1,148 @@
+//! The stage: the provider, the whole proxy before it, and clients that verify every byte.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tidegate::app::{App, Ports, Source};
+use tidegate::config::Overrides;
+use tidegate::sim::swarm::{Report, Swarm, Until};
+use tidegate::sim::{Limits, Running, Sim, Stats};
+use tidegate::time::{Duration, Tasks, now};
+use tokio::task::JoinHandle;
+
+use super::story::{Story, Turn, read_faults};
+
+/// How often somebody looks whether the provider's slots are all taken.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// What was seen. All times are in seconds of the provider's clock.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// When the clients began.
+    pub(super) began: f64,
+    pub(super) stats: Stats,
+    pub(super) arrivals: Vec<f64>,
+    /// What the provider allowed, and from when on.
+    pub(super) allowed: Vec<(f64, Limits)>,
+    /// From when to when all its slots were taken.
+    pub(super) in_full: Vec<(f64, f64)>,
+    /// Of the clients that stay.
+    pub(super) stayed: Report,
+    /// Of those that hang up.
+    pub(super) left: Vec<Report>,
+}
+
+/// Plays a story to its end.
+pub(super) async fn play(story: &Story) -> Evidence {
+    let stage = Stage::set(story).await;
+    let began = stage.clock();
+    let end = now() + story.lasts;
+    let swarm = |request_timeout, seed, workers| Swarm {
+        grace: Duration::ZERO,
+        request_timeout,
+        seed,
+        ..Swarm::new(&stage.base_url, workers, Until::At(end))
+    };
+    let stayers = story.workers.iter().filter(|workers| workers.patience.is_none()).map(|workers| workers.spec());
+    let staying = swarm(story.lasts, story.seed, stayers.collect()).start();
+    let leavers = story.workers.iter().zip(1..).filter_map(|(workers, number)| {
+        workers.patience.map(|patience| swarm(patience, story.seed + number, vec![workers.spec()]).start())
+    });
+    let leaving: Vec<_> = leavers.collect();
+    let allowed = stage.take_turns(&story.turns, story).await;
+    let stayed = staying.finish().await;
+    let mut left = Vec::new();
+    for leaving in leaving {
+        left.push(leaving.finish().await);
+    }
+    let in_full = std::mem::take(&mut *stage.in_full.lock());
+    stage.empties(story.provider.disconnect_lag).await;
+    let (stats, arrivals) = (stage.sim.stats(), stage.sim.arrivals());
+    Evidence { began, stats, arrivals, allowed, in_full, stayed, left }
+}
+
+struct Stage {
+    sim: Arc<Running>,
+    app: App,
+    base_url: String,
+    config: PathBuf,
+    in_full: Arc<Mutex<Vec<(f64, f64)>>>,
+    running: [JoinHandle<()>; 2],
+    _folder: TempDir,
+}
+
+impl Stage {
+    async fn set(story: &Story) -> Self {
+        let sim = Arc::new(Sim::start(story.provider_settings()).await.expect("a free port"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("tidegate.toml");
+        std::fs::write(&config, story.config(&sim.base_url(), None)).expect("writable");
+        let source = Source { file: Some(config.clone()), overrides: Overrides::default() };
+        let settings = source.read().unwrap_or_else(|error| panic!("{error:?}"));
+        assert_eq!(settings.not_yet(), [], "a story about what is built");
+        let ports = Ports::bind(&settings).expect("free ports");
+        let base_url = format!("http://{}/v1", ports.clients().expect("bound"));
+        let app = App::new(settings, source, None).expect("it starts");
+        let (tasks, in_full) = (Tasks::default(), Arc::default());
+        let serving = app.clone();
+        let running = [
+            tasks.spawn(async move { serving.run(ports).await.expect("it serves") }),
+            tasks.spawn(watch_slots(Arc::clone(&sim), Arc::clone(&in_full))),
+        ];
+        Self { sim, app, base_url, config, in_full, running, _folder: folder }
+    }
+
+    fn clock(&self) -> f64 {
+        self.sim.stats().uptime_seconds
+    }
+
+    /// Takes each turn when it is due, and tells what the provider allowed from when on.
+    async fn take_turns(&self, turns: &[Turn], story: &Story) -> Vec<(f64, Limits)> {
+        let begun = now();
+        let mut allowed = vec![(0.0, story.provider.allows.limits())];
+        for turn in turns {
+            tokio::time::sleep_until(begun + turn.at).await;
+            if let Some(limits) = &turn.limits {
+                std::fs::write(&self.config, story.config(&self.sim.base_url(), Some(limits))).expect("writable");
+                self.app.reload().unwrap_or_else(|error| panic!("{error:?}"));
+            }
+            if let Some(allows) = turn.allows {
+                self.sim.set_limits(allows.limits());
+                allowed.push((self.clock(), allows.limits()));
+            }
+            if let Some(faults) = &turn.faults {
+                self.sim.set_faults(read_faults(faults));
+            }
+        }
+        allowed
+    }
+
+    /// When the clients have gone, so have their exchanges: within a second, and the time the provider takes to notice.
+    async fn empties(&self, disconnect_lag: Duration) {
+        let due = now() + disconnect_lag + Duration::from_secs(1);
+        while self.sim.stats().in_flight > 0 {
+            assert!(now() < due, "exchanges outlive their clients");
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.running.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn watch_slots(sim: Arc<Running>, in_full: Arc<Mutex<Vec<(f64, f64)>>>) {
+    let mut seen = 0.0;
+    loop {
+        let Stats { uptime_seconds: now, in_full_seconds, .. } = sim.stats();
+        if in_full_seconds > seen {
+            in_full.lock().push((now - (in_full_seconds - seen), now));
+            seen = in_full_seconds;
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+}

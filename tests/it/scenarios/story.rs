@@ -1,0 +1,180 @@
+//! A story as `tests/scenarios/` tells it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer};
+use tidegate::sim::swarm::{Streaming, WorkerSpec};
+use tidegate::sim::{Fault, Latency, Limits, Settings, Violation};
+use tidegate::time::Duration;
+use tidegate::units::{Priority, parse_duration};
+
+/// Who asks whom for what, what happens on the way, and what has to come of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Story {
+    /// What is measured begins so late.
+    #[serde(deserialize_with = "duration")]
+    pub(super) warm_up: Duration,
+    /// How long clients ask.
+    #[serde(deserialize_with = "duration")]
+    pub(super) lasts: Duration,
+    /// Decides the luck of all who take part.
+    pub(super) seed: u64,
+    pub(super) provider: Provider,
+    /// Our settings; `upstreams.base_url` is the provider's.
+    pub(super) tidegate: toml::Table,
+    pub(super) workers: Vec<Workers>,
+    /// What changes while it lasts.
+    #[serde(default)]
+    pub(super) turns: Vec<Turn>,
+    pub(super) expect: Expect,
+}
+
+/// The strict simulated provider; on a violation it resets the connection, and refuses everybody for ten seconds.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Provider {
+    pub(super) allows: Allows,
+    /// Exchanges take so long on average,
+    #[serde(deserialize_with = "duration")]
+    mean: Duration,
+    /// and up to this share of it more or less.
+    spread: f64,
+    #[serde(deserialize_with = "duration")]
+    arrival_jitter: Duration,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) disconnect_lag: Duration,
+    #[serde(default)]
+    faults: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Allows {
+    pub(super) requests: u32,
+    #[serde(deserialize_with = "duration")]
+    pub(super) window: Duration,
+    pub(super) concurrency: u32,
+}
+
+/// Like workers; each makes one call after the other.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Workers {
+    name: String,
+    count: usize,
+    priority: String,
+    /// The shortest and the longest pause between two calls.
+    think: Option<(String, String)>,
+    /// They hang up after so long, wherever their call is then.
+    #[serde(default, deserialize_with = "optional_duration")]
+    pub(super) patience: Option<Duration>,
+}
+
+/// Something changes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Turn {
+    #[serde(deserialize_with = "duration")]
+    pub(super) at: Duration,
+    /// What the provider allows from now on.
+    pub(super) allows: Option<Allows>,
+    /// What goes wrong from now on.
+    pub(super) faults: Option<BTreeMap<String, f64>>,
+    /// Our `upstreams.limits` from now on.
+    pub(super) limits: Option<toml::Table>,
+}
+
+/// What has to come of it, beyond what every story promises.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Expect {
+    /// So many calls at least are answered whole and right.
+    pub(super) ok_min: u64,
+    /// The most exchanges the provider sees at once.
+    pub(super) in_flight_max: u32,
+    /// The least share of the provider's rate that is used under backlog.
+    pub(super) rate_used_min: Option<f64>,
+    /// The longest wait of who chats, with a slot free, at the 95th percentile. (The 99th of some dozens of calls would be
+    /// the longest of them; over thousands it is held to the same figure by the tests in paused time.)
+    pub(super) chat_wait_ms_p95_max: Option<f64>,
+    /// The longest of all.
+    pub(super) chat_wait_ms_max: Option<f64>,
+    /// So many kinds of faults at least have happened.
+    #[serde(default)]
+    pub(super) kinds_of_faults_min: usize,
+    /// So many exchanges at least were cut by clients that hung up.
+    #[serde(default)]
+    pub(super) hangups_min: u64,
+}
+
+impl Story {
+    pub(super) fn read(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios").join(name).with_extension("toml");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    pub(super) fn provider_settings(&self) -> Settings {
+        let Provider { allows, mean, spread, arrival_jitter, disconnect_lag, faults } = &self.provider;
+        Settings {
+            limits: allows.limits(),
+            latency: Latency { mean: *mean, spread: *spread },
+            arrival_jitter: *arrival_jitter,
+            disconnect_lag: *disconnect_lag,
+            on_violation: Violation::Reset,
+            penalty: Duration::from_secs(10),
+            faults: read_faults(faults),
+            seed: self.seed,
+            ..Settings::default()
+        }
+    }
+
+    /// Our settings as a file, with the limits of the last turn that changed them.
+    pub(super) fn config(&self, base_url: &str, limits: Option<&toml::Table>) -> String {
+        let mut file = self.tidegate.clone();
+        let mut upstream = file.remove("upstreams").and_then(|value| value.as_table().cloned()).unwrap_or_default();
+        upstream.insert("base_url".to_owned(), base_url.into());
+        if let Some(limits) = limits {
+            upstream.insert("limits".to_owned(), limits.clone().into());
+        }
+        file.insert("upstreams".to_owned(), vec![upstream].into());
+        let ports = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0")];
+        let ports: toml::Table = ports.map(|(name, address)| (name.to_owned(), address.into())).into_iter().collect();
+        file.insert("server".to_owned(), ports.into());
+        toml::to_string(&file).expect("a table")
+    }
+}
+
+impl Allows {
+    pub(super) fn limits(self) -> Limits {
+        let Self { requests, window, concurrency } = self;
+        Limits { requests: Some(requests), concurrency: Some(concurrency), tokens: None, window }
+    }
+}
+
+impl Workers {
+    pub(super) fn spec(&self) -> WorkerSpec {
+        let read = |text: &String| parse_duration(text).expect("a duration");
+        WorkerSpec {
+            priority: Some(Priority::parse(&self.priority).expect("a class")),
+            stream: Streaming::Half,
+            think: self.think.as_ref().map(|(least, most)| (read(least), read(most))),
+            ..WorkerSpec::new(&self.name, self.count)
+        }
+    }
+}
+
+pub(super) fn read_faults(faults: &BTreeMap<String, f64>) -> Vec<Fault> {
+    let fault = |(kind, rate): (&String, &f64)| Fault { kind: kind.parse().expect("a fault"), rate: *rate };
+    faults.iter().map(fault).collect()
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
