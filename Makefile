@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test bench lint lint-deps soak clean
+.PHONY: help setup serve demo test bench lint lint-deps soak clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -34,6 +34,9 @@ $(VENV)/.installed: tests/sdk/requirements.txt
 
 serve: ## the proxy; for example: make serve ARGS="--upstream https://api.example.com/v1 --rpm 40 --concurrency 5"
 	$(CARGO) run --release --locked -- serve $(ARGS)
+
+demo: ## see it work, in about a minute, without a key or a network; ARGS as for serve
+	$(CARGO) run --release --locked -- demo $(ARGS)
 
 # nextest builds the binary that the SDK tests start; `cargo build` would build half of it again, with other features.
 test: setup lint ## everything a change must pass

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate::commands::{OUR_MISTAKE, check, health, serve, sim};
+use tidegate::commands::{OUR_MISTAKE, check, demo, health, serve, sim};
 
 /// A transparent OpenAI-compatible proxy that never sends a rate-limited provider a request too many
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Sim(sim::Args),
+    Demo(demo::Args),
     Health(health::Args),
 }
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock()),
         Command::Sim(args) => block_on(async { sim::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Demo(args) => block_on(demo::run(args)),
         Command::Health(args) => block_on(health::run(args)),
     }
 }

@@ -1,6 +1,7 @@
 //! One file a command, each thin: arguments in, exit code out.
 
 pub mod check;
+pub mod demo;
 pub mod health;
 pub mod serve;
 pub mod sim;

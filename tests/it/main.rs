@@ -3,6 +3,7 @@
 
 mod bodies;
 mod config;
+mod demo;
 mod disconnects;
 mod operators;
 mod retries;

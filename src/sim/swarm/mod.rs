@@ -148,9 +148,14 @@ impl Swarming {
         Report { groups: groups.collect(), elapsed: now() - *started }
     }
 
+    /// Waits until the last worker is done. Dropping the future stops nobody.
+    pub async fn done(&self) {
+        self.tasks.drained().await;
+    }
+
     /// Waits until the last worker is done. Dropping the future stops them.
     pub async fn finish(self) -> Report {
-        self.tasks.drained().await;
+        self.done().await;
         self.report()
     }
 }
