@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::attempt::{Answered, Attempted, attempt};
 use super::backoff;
 use super::connect::Loss;
-use super::hold::{Handling, Landed, hold_back, read_short};
+use super::hold::{Handling, Landed, Short, hold_back, pass_on, read_short};
 use super::target::Target;
 use super::verdict::{Happened, Rules, Verdict, judge};
 use super::{Failure, Shared};
@@ -243,23 +243,29 @@ impl Flight {
     }
 
     async fn deliver(&mut self, target: &Target, answered: Answered) -> Tried {
-        let handling = Handling {
+        match hold_back(answered, self.handling(target), target, &self.trace).await {
+            Ok(landed) => Tried::Landed(landed),
+            Err(loss) => self.missed(target, Happened::Cut, loss, false),
+        }
+    }
+
+    fn handling(&self, target: &Target) -> Handling {
+        Handling {
             route: self.call.route,
             choices: self.call.choices,
             repeatable: self.is_repeatable(target),
             idle_timeout: target.settings.idle_timeout,
-        };
-        match hold_back(answered, handling, target, &self.trace).await {
-            Ok(landed) => Tried::Landed(landed),
-            Err(loss) => self.missed(target, Happened::Cut, loss, false),
         }
     }
 
     /// An error status: its body is part of the evidence, and may be what the client gets in the end.
     async fn judge_error(&mut self, target: &Target, mut answered: Answered) -> Tried {
         let body = match read_short(&mut answered.conversation, ERROR_MAX, ERROR_TIME).await {
-            Ok(Some(body)) => body,
-            Ok(None) => return self.deliver(target, answered).await, // too long for an error: let the client see it
+            Ok(Short::Whole(body)) => body,
+            // Too long for an error: let the client see it.
+            Ok(Short::Beginning(bytes)) => {
+                return Tried::Landed(pass_on(answered, bytes, self.handling(target), target, &self.trace));
+            }
             Err(loss) => return self.missed(target, Happened::Cut, loss, false),
         };
         let Answered { head, conversation, permit } = answered;

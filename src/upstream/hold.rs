@@ -48,14 +48,7 @@ pub(super) async fn hold_back(
     let Answered { head, conversation, permit } = answered;
     let events = is_event_stream(&head).then(|| Events::new(handling));
     let whole = handling.repeatable && events.is_none() && is_worth_holding(&head);
-    let rest = Rest {
-        conversation,
-        permit,
-        events,
-        idle_timeout: handling.idle_timeout,
-        trace: trace.clone(),
-        metrics: target.metrics.clone(),
-    };
+    let rest = Rest::new(conversation, permit, events, handling, target, trace);
     if whole {
         hold_whole(head, rest, handling).await
     } else if handling.repeatable && rest.events.is_some() {
@@ -65,23 +58,39 @@ pub(super) async fn hold_back(
     }
 }
 
-/// Reads a short answer, such as an error, to its end; `None` when it is longer than `max` or takes longer than `limit`.
-pub(super) async fn read_short(
-    conversation: &mut Conversation,
-    max: usize,
-    limit: Duration,
-) -> Result<Option<Bytes>, Loss> {
-    let read = async {
-        let mut body = BytesMut::new();
-        while let Some(bytes) = conversation.read_body().await? {
-            body.extend_from_slice(&bytes);
-            if body.len() > max {
-                return Ok(None);
-            }
+/// What [`read_short`] has read.
+pub(super) enum Short {
+    /// The whole body.
+    Whole(Bytes),
+    /// The beginning of one that is longer, or takes longer.
+    Beginning(Bytes),
+}
+
+/// Reads a short answer, such as an error, to its end, but no more than about `max` bytes and for no longer than `limit`.
+pub(super) async fn read_short(conversation: &mut Conversation, max: usize, limit: Duration) -> Result<Short, Loss> {
+    let (until, mut body) = (time::now() + limit, BytesMut::new());
+    while body.len() <= max {
+        match tokio::time::timeout_at(until, conversation.read_body()).await {
+            Ok(Ok(Some(bytes))) => body.extend_from_slice(&bytes),
+            Ok(Ok(None)) => return Ok(Short::Whole(body.freeze())),
+            Ok(Err(loss)) => return Err(loss),
+            Err(_elapsed) => break,
         }
-        Ok(Some(body.freeze()))
-    };
-    tokio::time::timeout(limit, read).await.unwrap_or(Ok(None))
+    }
+    Ok(Short::Beginning(body.freeze()))
+}
+
+/// An answer of which the beginning was read, and the rest is not worth holding back.
+pub(super) fn pass_on(
+    answered: Answered,
+    beginning: Bytes,
+    handling: Handling,
+    target: &Target,
+    trace: &Trace,
+) -> Landed {
+    let Answered { head, conversation, permit } = answered;
+    let rest = Rest::new(conversation, permit, None, handling, target, trace);
+    Landed::Begun(head, vec![beginning], Box::new(rest))
 }
 
 async fn hold_whole(head: Head, mut rest: Rest, handling: Handling) -> Result<Landed, Loss> {
@@ -156,6 +165,18 @@ impl Events {
 }
 
 impl Rest {
+    fn new(
+        conversation: Conversation,
+        permit: Permit,
+        events: Option<Events>,
+        handling: Handling,
+        target: &Target,
+        trace: &Trace,
+    ) -> Self {
+        let (idle_timeout, trace, metrics) = (handling.idle_timeout, trace.clone(), target.metrics.clone());
+        Self { conversation, permit, events, idle_timeout, trace, metrics }
+    }
+
     /// Passes the rest on, event by event, and says how it ended. When the subscriber has gone it just stops.
     pub(super) async fn relay(mut self, chunks: &mpsc::Sender<Chunk>) {
         let cut = loop {

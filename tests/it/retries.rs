@@ -442,3 +442,18 @@ async fn large_plain_answer_streams_on_and_is_whole() {
     let _upstream = upstream.script([vec![Read, Send(json(&big))]]);
     assert!(proxy.client().await.ask(post(CALL)).await.text() == big);
 }
+
+/// An error whose body was too long to be judged whole was once passed on without the part that had been read.
+#[tokio::test]
+async fn error_too_long_to_be_judged_is_delivered_whole() {
+    let long = "x".repeat(700_000);
+    for fields in ["", "Connection: close\r\n"] {
+        let upstream = Upstream::start().await;
+        let proxy = proxy(&upstream).start().await;
+        let mut upstream = upstream.script([vec![Read, Send(answer("500 Oops", fields, &long)), Stall]]);
+        let seen = proxy.client().await.ask(post(CALL)).await;
+        assert_eq!((seen.status(), seen.text() == long), (500, true));
+        upstream.request().await;
+        assert_eq!(upstream.unseen(), 0);
+    }
+}
