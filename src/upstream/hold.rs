@@ -189,12 +189,16 @@ impl Rest {
                     }
                 }
                 Ok(None) => {
-                    if let Some(bytes) = self.last_bytes()
+                    let rest = self.last_bytes();
+                    if !self.is_finished() {
+                        break Some(Cut::Unfinished); // without half an event, which would swallow what follows it
+                    }
+                    if let Some(bytes) = rest
                         && chunks.send(Chunk::Data(bytes)).await.is_err()
                     {
                         return;
                     }
-                    break Some(Cut::Unfinished).filter(|_| !self.is_finished());
+                    break None;
                 }
                 // What broke after the stream had said that it was over has cost the client nothing.
                 Err((cut, _)) => break Some(cut).filter(|_| !self.said_that_it_is_over()),

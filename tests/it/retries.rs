@@ -380,6 +380,7 @@ async fn stream_that_breaks_after_its_first_event_ends_with_an_error_event() {
         ("EOF", format!("{STREAM}{}", event("a")), Fin, 502),
         ("a proper end without the terminal event", format!("{STREAM}{}0\r\n\r\n", event("a")), Stall, 502),
         ("the end of a close-delimited stream", format!("{close_delimited}{first}"), Fin, 502),
+        ("its end in the middle of an event", format!("{close_delimited}{first}data: {{\"cho"), Fin, 502),
         ("short of its length", format!("{with_length}{first}"), Fin, 502),
         ("silence", format!("{STREAM}{}", event("a")), Stall, 504),
         ("a cut in the middle of an event", format!("{STREAM}{}{}", event("a"), chunk("data: {\"cho")), Reset, 502),
