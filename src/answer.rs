@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -18,6 +19,22 @@ pub struct Head {
     pub status: StatusCode,
     /// The provider's end-to-end header fields.
     pub headers: HeaderMap,
+}
+
+impl Head {
+    /// Whether its body is a stream of events that we can read.
+    #[must_use]
+    pub fn is_event_stream(&self) -> bool {
+        self.status == StatusCode::OK && self.is_readable("text/event-stream")
+    }
+
+    /// Whether its body is of a media type, and not encoded.
+    #[must_use]
+    pub fn is_readable(&self, media_type: &str) -> bool {
+        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = value.split(';').next().unwrap_or_default();
+        essence.trim().eq_ignore_ascii_case(media_type) && !self.headers.contains_key(CONTENT_ENCODING)
+    }
 }
 
 /// How an answer ended. Each has exactly one ending.

@@ -97,6 +97,9 @@ struct Shared {
     /// Set when the drain begins: nothing more is accepted.
     stop: watch::Sender<bool>,
     drain_asked: Notify,
+    /// Reloads go one after the other: settings of two generations never meet.
+    reloading: Mutex<()>,
+    flights: Tasks,
 }
 
 /// The bound ports of an [`App`].
@@ -146,7 +149,8 @@ impl App {
     pub fn new(settings: Settings, source: Source, log: Option<telemetry::Handle>) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         metrics.config_loaded();
-        let upstreams = Upstreams::new(&upstream_config(&settings), Tasks::default(), Arc::clone(&metrics))?;
+        let flights = Tasks::default();
+        let upstreams = Upstreams::new(&upstream_config(&settings), flights.clone(), Arc::clone(&metrics))?;
         let admission = Admission::new(upstreams.ways(), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
         let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), Bounds::from(&settings.server));
@@ -164,6 +168,8 @@ impl App {
             log,
             stop: watch::Sender::new(false),
             drain_asked: Notify::new(),
+            reloading: Mutex::new(()),
+            flights,
         })))
     }
 
@@ -209,6 +215,7 @@ impl App {
     /// # Errors
     /// The mistakes; they are counted.
     pub fn reload(&self) -> Result<(), ReloadError> {
+        let _alone = self.0.reloading.lock();
         let read = self.0.source.read().map_err(ReloadError::from).and_then(|new| self.apply(new));
         match &read {
             Ok(()) => {
@@ -246,11 +253,15 @@ impl App {
 
     /// Completes when a drain was asked for and is over.
     async fn drained(&self) -> io::Result<()> {
-        let Shared { proxy, admission, .. } = &*self.0;
+        let Shared { proxy, admission, flights, .. } = &*self.0;
         self.0.drain_asked.notified().await;
         let limit = self.0.settings.lock().server.drain_timeout;
         tracing::info!(drain_timeout = ?limit, "draining");
-        if tokio::time::timeout(limit, proxy.drained()).await.is_err() {
+        let empty = async {
+            proxy.drained().await;
+            flights.drained().await;
+        };
+        if tokio::time::timeout(limit, empty).await.is_err() {
             tracing::warn!("the drain time is over, calls are cut");
             admission.close();
             // Whoever still streams after this is cut by the end of the process.

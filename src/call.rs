@@ -30,6 +30,8 @@ pub struct Call {
     pub stream: bool,
     /// How many answers it asks for in one (`n`).
     pub choices: u64,
+    /// Whether it asks for a usage chunk at the end of its stream.
+    pub include_usage: bool,
     /// The model it names.
     pub model: Option<Arc<str>>,
     /// Its class.

@@ -82,9 +82,11 @@ impl Permit {
         self.release(true);
     }
 
-    /// The provider refuses everything until `until`.
-    pub fn close_lane(&self, until: Instant) {
+    /// The provider refuses everything until `until`. Says whether the permit has a lane that could be closed: then the
+    /// next permit waits.
+    pub fn close_lane(&self, until: Instant) -> bool {
         self.with(|shared, lane| shared.with(|state, _| state.lane(lane).allowance.close_until(until)));
+        self.held.is_some()
     }
 
     /// Whether the provider had no reason to refuse this request: the lane has limits, and we keep them.

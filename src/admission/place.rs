@@ -80,7 +80,8 @@ impl Place {
         self.demand.deadline
     }
 
-    /// Takes a permit if nobody waits and there is one, else stands in line; one critical section for both.
+    /// Takes a permit if nobody waits and there is one, else stands in line. A permit that comes free in between is
+    /// granted as soon as the call is in line.
     fn ask(&mut self) -> Result<Asked, Refusal> {
         let Demand { priority, bytes, exempt, .. } = self.demand;
         let model = self.demand.model.as_deref();

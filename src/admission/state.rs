@@ -68,7 +68,9 @@ impl State {
 
     pub(super) fn reconfigure(&mut self, now: Instant, ways: Vec<Way>, bounds: Bounds) {
         self.bounds = bounds;
-        self.lanes.iter_mut().for_each(|lane| lane.in_use = false);
+        for lane in &mut self.lanes {
+            (lane.in_use, lane.waiting) = (false, 0);
+        }
         self.ways = ways
             .into_iter()
             .map(|way| {
@@ -78,7 +80,6 @@ impl State {
             .collect();
         // Everybody who waits lines up again, by arrival: other lanes may serve them now.
         for line in std::mem::take(&mut self.lines) {
-            line.lanes.iter().for_each(|&lane| self.lanes[lane].waiting = 0);
             for (class, arrival, waiting) in line.into_waiting() {
                 self.forget(class, &waiting);
                 match self.line_for(waiting.model.as_deref()) {

@@ -82,6 +82,8 @@ pub struct Allowance {
     closed_until: Option<Instant>,
     /// Permits out whose request is not yet written: what a window set up by a reload has to start with.
     pending: u32,
+    /// When the last request was stamped, also while there is no window: one set up by a reload has to respect it.
+    last_stamp: Option<Instant>,
 }
 
 impl Allowance {
@@ -94,6 +96,7 @@ impl Allowance {
             slots: Slots::new(quota.concurrency),
             closed_until: None,
             pending: 0,
+            last_stamp: None,
         }
     }
 
@@ -109,6 +112,9 @@ impl Allowance {
             None => {
                 let mut rate = Rate::new(&quota, requests);
                 (0..self.pending).for_each(|_| rate.window.take());
+                if let Some(last) = self.last_stamp {
+                    rate.window.forget_until(last);
+                }
                 rate
             }
         });
@@ -154,6 +160,7 @@ impl Allowance {
     /// The permit's request is completely written, or given up after a byte of it had left.
     pub fn stamp(&mut self, now: Instant) {
         self.pending = self.pending.saturating_sub(1);
+        self.last_stamp = Some(now);
         if let Some(rate) = &mut self.rate {
             rate.window.stamp(now);
         }

@@ -67,8 +67,9 @@ impl Slots {
     /// Gives one back, to be taken again from `at` on.
     pub fn release(&mut self, at: Instant, now: Instant) {
         self.running = self.running.saturating_sub(1);
-        // Without a cap nobody waits for a slot, so none has to cool.
-        if self.cap.is_some() && at > now {
+        self.expire(now);
+        // Without a cap, too: a reload may bring one.
+        if at > now {
             self.cooling.push(Reverse(at));
         }
     }

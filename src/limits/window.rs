@@ -72,6 +72,11 @@ impl Window {
         self.allowance.get()
     }
 
+    /// Something was spent until `last` that no stamp tells of: as long as it might count, nothing is left.
+    pub fn forget_until(&mut self, last: Instant) {
+        self.forgotten = Some(last);
+    }
+
     /// When the oldest stamp expires.
     #[must_use]
     pub fn oldest_expires(&self) -> Option<Instant> {

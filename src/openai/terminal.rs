@@ -27,6 +27,8 @@ pub struct Terminal {
     choices: Choices,
     ending: Option<Ending>,
     usage: Option<Usage>,
+    /// The very last event, `data: [DONE]` or an ending that nothing follows, has come.
+    done: bool,
     /// The ending that the event now passing in parts will bring; the outer `None` when none passes.
     in_parts: Option<Option<Ending>>,
 }
@@ -35,7 +37,7 @@ impl Terminal {
     /// A watcher for a stream on `route`. On a route whose streams have no known ending nothing is waited for.
     #[must_use]
     pub fn for_route(route: Route) -> Self {
-        Self { route, choices: Choices::default(), ending: None, usage: None, in_parts: None }
+        Self { route, choices: Choices::default(), ending: None, usage: None, done: false, in_parts: None }
     }
 
     /// The request asked for `n` answers in one stream; each must finish. Choices that only show up in the stream are
@@ -68,6 +70,7 @@ impl Terminal {
         let data = event.data();
         let data = data.trim_ascii();
         if data == b"[DONE]" {
+            self.done = true;
             self.end(Some(Ending::Finished).filter(|_| is_chosen(self.route)));
         } else if is_worth_parsing(self.route, data) {
             self.read(data);
@@ -81,6 +84,12 @@ impl Terminal {
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.ending.is_some() || matches!(self.route, Route::Embeddings | Route::Other)
+    }
+
+    /// Nothing more can come: usage neither. Only streams of chat and completions tell it apart from their ending.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.done || (self.ending.is_some() && !is_chosen(self.route)) || matches!(self.ending, Some(Ending::Failed))
     }
 
     /// How the stream ended, once it did.

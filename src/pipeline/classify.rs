@@ -12,6 +12,8 @@ use crate::units::Priority;
 
 const PRIORITY: &str = "x-tidegate-priority";
 const DEADLINE_MS: &str = "x-tidegate-deadline-ms";
+/// The longest model name that is looked at, in bytes.
+const MODEL_MAX: usize = 256;
 
 /// A request as a transport brings it.
 #[derive(Debug)]
@@ -62,7 +64,9 @@ impl Incoming {
             route,
             stream: sniff.stream,
             choices: sniff.n.unwrap_or(1),
-            model: sniff.model.map(Into::into),
+            include_usage: sniff.include_usage,
+            // A name no provider has: it would only be carried around.
+            model: sniff.model.filter(|model| model.len() <= MODEL_MAX).map(Into::into),
             priority,
             received,
             deadline: deadline.max(time::now()),

@@ -60,14 +60,14 @@ impl Pipeline {
         incoming.classify(&self.0.rules.load())
     }
 
-    /// Executes a call, headless: waits for its turn, brings its answer, accounts for it. Dropping the future, or the
-    /// answer before its end, cancels the call: its place is free at once, its exchange is cut.
+    /// Executes a call, headless: waits for its turn, brings its answer, accounts for it; what happens is noted in
+    /// `trace`. Dropping the future, or the answer before its end, cancels the call: its place is free at once, its
+    /// exchange is cut.
     ///
     /// # Errors
     /// When it was turned away, or neither waiting nor retrying helped.
-    pub async fn execute(&self, call: Call) -> Result<Answer, Failure> {
+    pub async fn execute(&self, call: Call, trace: Trace) -> Result<Answer, Failure> {
         let Shared { admission, upstreams, metrics, .. } = &*self.0;
-        let trace = Trace::default();
         let account = Account::open(&call, trace.clone(), Arc::clone(metrics));
         let place = admission.place(self.demand(&call));
         match upstreams.exchange(call, place, trace).await {

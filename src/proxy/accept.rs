@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::cause::{After, Gone, NotTaken, Refused};
 use super::downstream::Downstream;
 use super::{Bounds, Proxy, Shared, relay, reply};
+use crate::answer::{Facts, Trace};
 use crate::call::{BodyStream, Call, CallBody};
 use crate::ids::CallId;
 use crate::metrics::Present;
@@ -18,8 +19,9 @@ use crate::openai::Route;
 use crate::pipeline::{Incoming, TurnedAway};
 use crate::time::{self, Instant};
 
-/// Request bodies on their way upstream: parts of up to 64 KiB.
-const PARTS: usize = 4;
+/// Request bodies on their way upstream, in parts of up to 64 KiB. So much is read ahead while a call waits: only of a
+/// body that has come to its end is it noticed that its client leaves.
+const PARTS: usize = 16;
 
 /// What pingora runs for each connection.
 pub(super) struct App(Arc<Shared>);
@@ -45,7 +47,8 @@ impl HttpServerApp for App {
     ) -> Option<ReusedHttpStream> {
         let bounds = **self.0.bounds.load();
         let known = session.take_connection_user_context();
-        let idle = if known.is_some() { bounds.idle_timeout } else { time::Duration::ZERO };
+        let is_new = known.is_none();
+        let idle = if is_new { time::Duration::ZERO } else { bounds.idle_timeout };
         let connection = match known {
             Some(connection) => connection,
             None => Box::new(Connection { _present: self.0.metrics.connection() }),
@@ -53,7 +56,8 @@ impl HttpServerApp for App {
         session.set_pipelining_enabled(true);
         session.set_read_timeout(Some(bounds.body_timeout));
         session.set_write_timeout(Some(bounds.write_timeout));
-        if self.0.metrics.connections_open() > i64::try_from(bounds.connections_max).unwrap_or(i64::MAX) {
+        let open = usize::try_from(self.0.metrics.connections_open()).unwrap_or(0);
+        if is_new && open > bounds.connections_max {
             reply::refuse_connection(&mut session, &Refused::TooManyConnections).await;
             return None;
         }
@@ -91,7 +95,7 @@ impl Shared {
             Err(NotTaken::Refused(refused)) => {
                 let (outcome, status, reason) = reply::reason(&refused);
                 self.pipeline.turned_away(&TurnedAway { id, received, outcome, status, reason });
-                reply::refuse(&mut downstream, id, &refused).await
+                reply::refuse(&mut downstream, id, &refused, &Facts::default()).await
             }
         }
     }
@@ -119,7 +123,7 @@ impl Shared {
 
     /// Has a call executed and relays its answer, while it watches whether the client is still there.
     async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call) -> After {
-        let (id, method) = (call.id, call.method.clone());
+        let (id, method, trace) = (call.id, call.method.clone(), Trace::default());
         let parts = match &mut call.body {
             CallBody::Whole(_) => None,
             CallBody::Stream(body) => {
@@ -130,15 +134,15 @@ impl Shared {
         };
         let result = tokio::select! {
             biased;
-            result = self.pipeline.execute(call) => result,
+            result = self.pipeline.execute(call, trace.clone()) => result,
             not_taken = downstream.pump_until_gone(parts) => return match not_taken {
                 NotTaken::Gone(Gone) => After::Close,
-                NotTaken::Refused(refused) => reply::refuse(&mut downstream, id, &refused).await,
+                NotTaken::Refused(refused) => reply::refuse(&mut downstream, id, &refused, &trace.facts()).await,
             },
         };
         match result {
             Ok(answer) => relay::relay(&mut downstream, id, &method, answer).await,
-            Err(failure) => reply::refuse(&mut downstream, id, &Refused::Failure(failure)).await,
+            Err(failure) => reply::refuse(&mut downstream, id, &Refused::Failure(failure), &trace.facts()).await,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One request on pingora's server session: reading it, noticing that its client has left, writing to it.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_error::{Error, ErrorType};
@@ -46,7 +46,8 @@ impl<'a> Downstream<'a> {
         if self.has_doubtful_framing() {
             return Err(Refused::bad_request("the body must be framed by one Content-Length or by chunked, not both"));
         }
-        if head.headers.contains_key(UPGRADE) && self.session.is_upgrade_req() {
+        // An offer of another protocol, such as h2c, may be ignored; a WebSocket handshake cannot do without.
+        if head.headers.get_all(UPGRADE).iter().any(names_websocket) {
             return Err(Refused::bad_request("protocol upgrades (WebSocket) are not supported yet"));
         }
         let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
@@ -199,7 +200,7 @@ impl<'a> Downstream<'a> {
         for (name, value) in &head.headers {
             response.append_header(name, value).map_err(|_| Gone)?;
         }
-        self.session.write_response_header(Box::new(response)).await.map_err(|_| Gone)
+        timed(self.write_timeout, self.session.write_response_header(Box::new(response))).await?.map_err(|_| Gone)
     }
 
     /// Writes a part of a body. Never drop this future.
@@ -226,6 +227,10 @@ impl<'a> Downstream<'a> {
     pub(super) async fn finish(&mut self) -> Result<(), Gone> {
         timed(self.write_timeout, self.session.finish_body()).await?.map_err(|_| Gone)
     }
+}
+
+fn names_websocket(upgrade: &HeaderValue) -> bool {
+    upgrade.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// A client that takes nothing for so long has gone.

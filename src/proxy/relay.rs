@@ -1,8 +1,8 @@
 //! Passing an answer on.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, StatusCode};
 
 use super::cause::{After, Gone};
 use super::downstream::Downstream;
@@ -13,7 +13,7 @@ use crate::openai;
 
 /// Relays an answer until it has ended or its client has left, which cancels it.
 pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {
-    let is_event_stream = is_event_stream(&answer.head.headers);
+    let is_event_stream = answer.head.is_event_stream();
     frame(downstream, method, &mut answer, is_event_stream);
     reply::add_our_fields(&mut answer.head.headers, id, &answer.trace.facts());
     match pass_on(downstream, &mut answer, is_event_stream).await {
@@ -66,11 +66,6 @@ fn frame(downstream: &Downstream<'_>, method: &Method, answer: &mut Answer, is_e
     } else if !head.headers.contains_key(CONTENT_LENGTH) && !downstream.is_http_1_0() {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 /// The event that tells a client, in the form its SDK raises, that its stream is not complete.

@@ -159,11 +159,11 @@ fn outcome(refused: &Refused) -> Outcome {
 }
 
 /// Answers with the reason, on a connection that stays open if the request was read to its end.
-pub(super) async fn refuse(downstream: &mut Downstream<'_>, id: CallId, refused: &Refused) -> After {
+pub(super) async fn refuse(downstream: &mut Downstream<'_>, id: CallId, refused: &Refused, facts: &Facts) -> After {
     let reply = reply(refused);
     let body = reply.body.to_json();
     let mut headers = headers_of(&reply, body.len());
-    add_our_fields(&mut headers, id, &Facts::default());
+    add_our_fields(&mut headers, id, facts);
     let keep = downstream.is_body_read();
     let written = async {
         downstream.write_head(Head { status: reply.status, headers }).await?;

@@ -6,10 +6,10 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRA
 use super::connect::{Connector, Conversation, Loss, RequestHead, Sent};
 use super::target::Target;
 use crate::admission::Permit;
-use crate::answer::Head;
+use crate::answer::{Head, Trace};
 use crate::call::{Call, CallBody};
 use crate::openai;
-use crate::time::Duration;
+use crate::time::{self, Duration};
 
 /// What came of it.
 pub(super) enum Attempted {
@@ -32,19 +32,30 @@ pub(super) struct Answered {
     pub(super) permit: Permit,
 }
 
+/// How to try.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How<'a> {
+    /// Not on a pooled connection, which may be dead.
+    pub(super) fresh: bool,
+    /// How long a single write may make no progress.
+    pub(super) write_timeout: Duration,
+    /// Where it is noted when the request was sent.
+    pub(super) trace: &'a Trace,
+}
+
 /// Dropping the future closes the connection, and the permit gives back what it can.
 pub(super) async fn attempt(
     call: &mut Call,
     target: &Target,
     connector: &Connector,
     mut permit: Permit,
-    write_timeout: Duration,
+    how: How<'_>,
 ) -> Attempted {
-    let mut conversation = match connector.connect(target, !call.is_repeatable()).await {
+    let mut conversation = match connector.connect(target, how.fresh).await {
         Ok(conversation) => conversation,
         Err(loss) => return Attempted::NotConnected(loss),
     };
-    conversation.set_write_timeout(write_timeout);
+    conversation.set_write_timeout(how.write_timeout);
     permit.writing();
     let head = request_head(call, target, &permit);
     let sent = match conversation.write_head(head).await {
@@ -55,6 +66,7 @@ pub(super) async fn attempt(
         },
     };
     permit.written();
+    how.trace.note(|facts| facts.sent = Some(time::now()));
     match sent {
         Sent::Written => {}
         Sent::ClientLeft => return Attempted::ClientLeft,

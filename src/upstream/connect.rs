@@ -23,7 +23,7 @@ const IDLE_MAX: usize = 1_024;
 const IDLE_KEPT: Duration = Duration::from_secs(30);
 /// The group of connections that every call may use.
 const SHARED: u64 = 0;
-/// A large body is written in pieces, so that an early answer is noticed in between.
+/// A large body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
 const PIECE: usize = 64 * 1024;
 /// How long to look for an answer after the provider stopped reading the request.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -92,10 +92,13 @@ impl Connector {
         let found = target.addresses().await;
         let addresses = found.map_err(|error| Loss::new(format!("name look-up failed: {error}")))?;
         let mut last = Loss::new("the name has no address");
+        // One address that swallows everything must not use up the time of the others.
+        let each = target.settings.connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for address in addresses {
             let sni = target.settings.base_url.host.clone();
             let mut peer = Box::new(HttpPeer::new(address, target.is_tls(), sni));
             peer.options.set_http_version(1, 1);
+            peer.options.total_connection_timeout = Some(each);
             // The pool never has a connection of a group that nobody else is in.
             peer.group_key = if fresh { fastrand::u64(1..) } else { SHARED };
             match self.0.get_http_session(&*peer).await {

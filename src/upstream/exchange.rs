@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::attempt::{Answered, Attempted, attempt};
+use super::attempt::{Answered, Attempted, How, attempt};
 use super::backoff;
 use super::connect::Loss;
 use super::hold::{Handling, Landed, Short, hold_back, pass_on, read_short};
@@ -26,8 +26,6 @@ const CHUNKS: usize = 8;
 /// An error is read to its end up to this size and for so long before it is judged.
 const ERROR_MAX: usize = 256 * 1024;
 const ERROR_TIME: Duration = Duration::from_secs(10);
-/// How often a dead pooled connection is forgiven without counting as an attempt.
-const STALE_MAX: u32 = 3;
 
 /// A flight before it has landed.
 pub(super) struct Flight {
@@ -37,7 +35,8 @@ pub(super) struct Flight {
     trace: Trace,
     /// Attempts that count.
     attempts: u32,
-    stale: u32,
+    /// A pooled connection was dead, or died: no more of those.
+    stale: bool,
     /// The provider's own last answer to an attempt that failed.
     last_answer: Option<(Head, Bytes)>,
 }
@@ -48,7 +47,10 @@ struct Miss {
     verdict: Verdict,
     loss: Loss,
     retry_after: Option<Duration>,
+    /// The connection was a pooled one.
     stale: bool,
+    /// Its lane is closed: the next permit waits as long as it must.
+    waits_in_line: bool,
 }
 
 /// Counts an attempt when it is dropped: as cancelled, unless it came to a verdict.
@@ -80,7 +82,7 @@ type Told = Result<(Head, Result<Bytes, mpsc::Receiver<Chunk>>), Failure>;
 
 impl Flight {
     pub(super) fn new(shared: Arc<Shared>, call: Call, place: Place, trace: Trace) -> Self {
-        Self { shared, call, place, trace, attempts: 0, stale: 0, last_answer: None }
+        Self { shared, call, place, trace, attempts: 0, stale: false, last_answer: None }
     }
 
     /// Starts the flight and waits for the head of its answer. Dropping the future, or later the answer, cancels it: its
@@ -132,7 +134,10 @@ impl Flight {
                 Err(refusal) => return self.give_up(missed, Some(refusal)),
             };
             // A reload may have taken the upstream away just now; then the permit serves somebody else.
-            let Some(target) = self.shared.target(&permit.lane().upstream) else { continue };
+            let Some(target) = self.shared.target(permit.lane()) else {
+                tokio::task::yield_now().await;
+                continue;
+            };
             self.attempts += 1;
             self.note_attempt(&permit);
             let mut counted = AttemptCount::begin(&target);
@@ -161,8 +166,9 @@ impl Flight {
         if miss.verdict == Verdict::GiveUp {
             return None;
         }
-        if miss.stale && self.stale < STALE_MAX {
-            self.stale += 1;
+        if miss.stale && !self.stale {
+            // It was not the provider's fault, and does not count.
+            self.stale = true;
             self.attempts -= 1;
             return Some(Duration::ZERO);
         }
@@ -172,9 +178,9 @@ impl Flight {
         }
         self.place.failed();
         let pause = match miss.verdict {
-            Verdict::Refused => Duration::ZERO, // its lane is closed: it waits in line
-            Verdict::Retry | Verdict::Deliver | Verdict::GiveUp => {
-                backoff::delay(&retry, self.attempts, miss.retry_after)
+            Verdict::Refused if miss.waits_in_line => Duration::ZERO,
+            Verdict::Refused | Verdict::Retry | Verdict::Deliver | Verdict::GiveUp => {
+                backoff::delay(&retry, self.attempts, miss.retry_after.filter(|after| !after.is_zero()))
             }
         };
         (time::now() + pause < self.place.deadline()).then_some(pause)
@@ -197,8 +203,10 @@ impl Flight {
     }
 
     async fn try_once(&mut self, target: &Target, permit: Permit) -> Tried {
-        let write_timeout = self.shared.write_timeout();
-        let attempted = attempt(&mut self.call, target, &self.shared.connector, permit, write_timeout).await;
+        let may_be_lost = self.judge(target, Happened::Lost) == Verdict::Retry;
+        let how =
+            How { fresh: self.stale || !may_be_lost, write_timeout: self.shared.write_timeout(), trace: &self.trace };
+        let attempted = attempt(&mut self.call, target, &self.shared.connector, permit, how).await;
         match attempted {
             Attempted::NotConnected(loss) => self.missed(target, Happened::NotConnected, loss, false),
             Attempted::Lost { loss, stale } => self.missed(target, Happened::Lost, loss, stale),
@@ -213,7 +221,7 @@ impl Flight {
     fn missed(&self, target: &Target, happened: Happened, loss: Loss, stale: bool) -> Tried {
         let verdict = self.judge(target, happened);
         let stale = stale && verdict == Verdict::Retry;
-        Tried::Missed(Miss { happened, verdict, loss, retry_after: None, stale })
+        Tried::Missed(Miss { happened, verdict, loss, retry_after: None, stale, waits_in_line: false })
     }
 
     fn judge(&self, target: &Target, happened: Happened) -> Verdict {
@@ -255,12 +263,25 @@ impl Flight {
             choices: self.call.choices,
             repeatable: self.is_repeatable(target),
             idle_timeout: target.settings.idle_timeout,
+            is_head: self.call.method == Method::HEAD,
+            include_usage: self.call.include_usage,
         }
     }
 
     /// An error status: its body is part of the evidence, and may be what the client gets in the end.
     async fn judge_error(&mut self, target: &Target, mut answered: Answered) -> Tried {
-        let body = match read_short(&mut answered.conversation, ERROR_MAX, ERROR_TIME).await {
+        let short = read_short(&mut answered.conversation, ERROR_MAX, ERROR_TIME).await;
+        let head = &answered.head;
+        let body = if let Ok(Short::Whole(body)) = &short { &body[..] } else { b"" };
+        let happened = Happened::Status {
+            status: head.status,
+            should_retry: should_retry(head),
+            model_not_found: head.status == StatusCode::NOT_FOUND && openai::is_model_not_found(body),
+        };
+        let verdict = self.judge(target, happened);
+        let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
+        let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &answered.permit, retry_after);
+        let body = match short {
             Ok(Short::Whole(body)) => body,
             // Too long for an error: let the client see it.
             Ok(Short::Beginning(bytes)) => {
@@ -269,19 +290,6 @@ impl Flight {
             Err(loss) => return self.missed(target, Happened::Cut, loss, false),
         };
         let Answered { head, conversation, permit } = answered;
-        let happened = Happened::Status {
-            status: head.status,
-            should_retry: should_retry(&head),
-            model_not_found: head.status == StatusCode::NOT_FOUND && openai::is_model_not_found(&body),
-        };
-        let verdict = self.judge(target, happened);
-        let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
-        if verdict == Verdict::Refused {
-            if permit.is_within_limits() {
-                target.metrics.refused_within_limits();
-            }
-            permit.close_lane(self.reopens(retry_after));
-        }
         conversation.release().await;
         permit.ended();
         if verdict == Verdict::Deliver || !self.is_repeatable(target) {
@@ -289,7 +297,16 @@ impl Flight {
         }
         let loss = Loss::new(format!("status {}", head.status.as_u16()));
         self.last_answer = Some((head, body));
-        Tried::Missed(Miss { happened, verdict, loss, retry_after, stale: false })
+        Tried::Missed(Miss { happened, verdict, loss, retry_after, stale: false, waits_in_line })
+    }
+
+    /// Nobody goes until the provider wants us again. Says whether the next permit of this call waits for that, too.
+    fn close_gate(&self, target: &Target, permit: &Permit, retry_after: Option<Duration>) -> bool {
+        if permit.is_within_limits() {
+            target.metrics.refused_within_limits();
+        }
+        let reopens = self.reopens(retry_after);
+        permit.close_lane(reopens) && reopens > time::now()
     }
 
     /// Until when a lane that refuses is closed: as long as it says, else as long as we would back off.
@@ -335,7 +352,6 @@ impl Flight {
             facts.upstream = Some(upstream);
             facts.attempts += 1;
             facts.waited += waited;
-            facts.sent = Some(time::now());
         });
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use tokio::sync::mpsc;
 
 use super::attempt::Answered;
@@ -17,6 +17,7 @@ use crate::time::{self, Duration};
 
 /// A plain answer is held back up to this size; what is longer streams from here on.
 const HELD_MAX: usize = 4 << 20;
+const JSON: &str = "application/json";
 
 /// What the client can be given.
 pub(super) enum Landed {
@@ -36,6 +37,16 @@ pub(super) struct Handling {
     pub(super) repeatable: bool,
     /// `upstreams.idle_timeout`.
     pub(super) idle_timeout: Duration,
+    /// It answers a HEAD.
+    pub(super) is_head: bool,
+    /// The client wants to be told the usage at the end of its stream.
+    pub(super) include_usage: bool,
+}
+
+impl Handling {
+    fn has_body(self, head: &Head) -> bool {
+        !self.is_head && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
 }
 
 /// Holds an answer back as far as that helps. Dropping the future cuts the exchange.
@@ -46,7 +57,7 @@ pub(super) async fn hold_back(
     trace: &Trace,
 ) -> Result<Landed, Loss> {
     let Answered { head, conversation, permit } = answered;
-    let events = is_event_stream(&head).then(|| Events::new(handling));
+    let events = head.is_event_stream().then(|| Events::new(handling));
     let whole = handling.repeatable && events.is_none() && is_worth_holding(&head);
     let rest = Rest::new(conversation, permit, events, handling, target, trace);
     if whole {
@@ -105,7 +116,11 @@ async fn hold_whole(head: Head, mut rest: Rest, handling: Handling) -> Result<La
             return Ok(Landed::Begun(head, vec![body.freeze()], Box::new(rest)));
         }
     }
-    if rest.conversation.ends_with_connection() && is_json(&head) && !is_complete_json(&body) {
+    if handling.has_body(&head)
+        && rest.conversation.ends_with_connection()
+        && head.is_readable(JSON)
+        && !is_complete_json(&body)
+    {
         return Err(Loss::new("EOF in the middle of a JSON document"));
     }
     if handling.route.is_generation() && head.status == StatusCode::OK {
@@ -155,12 +170,24 @@ pub(super) struct Rest {
 struct Events {
     framer: Framer,
     terminal: Terminal,
+    include_usage: bool,
 }
 
 impl Events {
     fn new(handling: Handling) -> Self {
         let terminal = Terminal::for_route(handling.route).expecting(handling.choices);
-        Self { framer: Framer::default(), terminal }
+        Self { framer: Framer::default(), terminal, include_usage: handling.include_usage }
+    }
+
+    /// Whether nothing is missing that the client asked for.
+    fn is_complete(&self) -> bool {
+        let Self { terminal, include_usage, .. } = self;
+        terminal.is_complete() && (!include_usage || terminal.usage().is_some() || terminal.is_done())
+    }
+
+    /// Whether the stream itself has said that it is over.
+    fn said_that_it_is_over(&self) -> bool {
+        self.terminal.ending().is_some() && self.is_complete()
     }
 }
 
@@ -227,7 +254,7 @@ impl Rest {
     }
 
     fn frames(&mut self, bytes: Bytes) -> Vec<Frame> {
-        let Some(Events { framer, terminal }) = &mut self.events else {
+        let Some(Events { framer, terminal, .. }) = &mut self.events else {
             return vec![Frame::Part { bytes, last: false }];
         };
         framer.push(bytes).inspect(|frame| terminal.observe(frame)).collect()
@@ -242,7 +269,7 @@ impl Rest {
 
     /// What is left in the framer at the end of the stream.
     fn last_bytes(&mut self) -> Option<Bytes> {
-        let Events { framer, terminal } = self.events.as_mut()?;
+        let Events { framer, terminal, .. } = self.events.as_mut()?;
         let frame = framer.finish()?;
         terminal.observe_event(frame.bytes());
         Some(frame.into_bytes())
@@ -250,11 +277,11 @@ impl Rest {
 
     /// Whether a clean EOF here is a proper end.
     fn is_finished(&self) -> bool {
-        self.events.as_ref().is_none_or(|events| events.terminal.is_complete())
+        self.events.as_ref().is_none_or(Events::is_complete)
     }
 
     fn said_that_it_is_over(&self) -> bool {
-        self.events.as_ref().is_some_and(|events| events.terminal.ending().is_some())
+        self.events.as_ref().is_some_and(Events::said_that_it_is_over)
     }
 
     fn note_usage(&self, usage: Option<Usage>) {
@@ -272,26 +299,11 @@ impl Rest {
     }
 }
 
-fn is_event_stream(head: &Head) -> bool {
-    head.status == StatusCode::OK
-        && content_type_is(head, "text/event-stream")
-        && !head.headers.contains_key(CONTENT_ENCODING)
-}
-
-fn is_json(head: &Head) -> bool {
-    content_type_is(head, "application/json") && !head.headers.contains_key(CONTENT_ENCODING)
-}
-
 /// A JSON document is read whole by its reader anyway, and a short body costs little to hold; anything else may be meant
 /// to be consumed as it comes.
 fn is_worth_holding(head: &Head) -> bool {
     let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    length.map_or_else(|| is_json(head), |length| length <= HELD_MAX)
-}
-
-fn content_type_is(head: &Head, kind: &str) -> bool {
-    let value = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(kind))
+    length.map_or_else(|| head.is_readable(JSON), |length| length <= HELD_MAX)
 }
 
 fn is_complete_json(body: &[u8]) -> bool {

@@ -139,7 +139,7 @@ impl Upstreams {
 
     /// Shows how much of a lane is used in its gauges.
     pub fn show_usage(&self, lane: &LaneId, usage: &Usage) {
-        let Some(target) = self.0.target(&lane.upstream) else { return };
+        let Some(target) = self.0.target(lane) else { return };
         target.metrics.set_gate_closed(usage.closed_until.is_some());
         target.metrics.set_window_margin(target.settings.limits.window_margin);
         let Some(key) = target.key_metrics(lane.key) else { return };
@@ -175,8 +175,10 @@ impl Upstreams {
 }
 
 impl Shared {
-    fn target(&self, name: &str) -> Option<Arc<Target>> {
-        self.present.load().targets.iter().find(|target| &*target.name == name).map(Arc::clone)
+    fn target(&self, lane: &LaneId) -> Option<Arc<Target>> {
+        let present = self.present.load();
+        let named = present.targets.iter().find(|target| target.name == lane.upstream);
+        named.filter(|target| target.has_key(lane.key)).map(Arc::clone)
     }
 
     fn retry(&self) -> Arc<Retry> {

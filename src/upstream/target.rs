@@ -97,6 +97,11 @@ impl Target {
         self.settings.exempt.iter().any(|exempt| exempt.method == *method && exempt.path == path)
     }
 
+    /// Whether a key is one of its own. After a reload it may not be any more.
+    pub(super) fn has_key(&self, key: KeyId) -> bool {
+        if self.keys.is_empty() { key == KeyId::PASS_THROUGH } else { self.authorization(key).is_some() }
+    }
+
     /// What to send as `Authorization` for a key of ours.
     pub(super) fn authorization(&self, key: KeyId) -> Option<&HeaderValue> {
         self.keys.iter().find(|(id, _)| *id == key).map(|(_, value)| value)
