@@ -313,3 +313,51 @@ async fn a_thousand_callers_leaving_at_once_leave_the_next_where_it_was() {
     last.await.unwrap().unwrap();
     assert!(start.elapsed() <= WINDOW + Duration::from_millis(501));
 }
+
+/// A reload once counted those who wait by line, and forgot some where two lines shared a lane.
+#[tokio::test(start_paused = true)]
+async fn a_reload_loses_nobody_where_upstreams_overlap() {
+    let gpt_too = || Way {
+        serves: Arc::new(|model: Option<&str>| model.is_some_and(|model| model.starts_with("gpt"))),
+        ..way("b", &["k"], quota(1, 5))
+    };
+    let ways = || vec![way("a", &["k"], quota(1, 5)), gpt_too()];
+    let admission = admission(ways(), BOUNDS);
+    let ask = |model: &str| {
+        let mut place = admission.place(Demand { model: Some(model.into()), ..demand(Priority::Normal) });
+        tokio::task::spawn(async move { place.permit().await.map(spend) })
+    };
+    for call in [ask("gpt"), ask("gpt")] {
+        call.await.unwrap().unwrap(); // both upstreams are spent
+    }
+    let mut waiting = Vec::new();
+    for model in ["gpt", "llama", "gpt", "llama"] {
+        waiting.push(ask(model));
+        wait_for(&admission, waiting.len()).await;
+    }
+    admission.reconfigure(ways(), BOUNDS);
+    for call in waiting {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(admission.snapshot().waiting, [0; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_comes_by_reload_respects_what_was_spent_before_it() {
+    let unlimited = Quota { requests: None, concurrency: None, ..quota(1, 1) };
+    let admission = one(unlimited);
+    for _ in 0..39 {
+        spend(admission.place(demand(Priority::Normal)).permit().await.unwrap());
+    }
+    let mut cut = admission.place(demand(Priority::Normal)).permit().await.unwrap();
+    cut.writing();
+    drop(cut);
+    let start = time::now();
+    admission.reconfigure(vec![way("up", &["k"], Quota { requests: None, ..quota(1, 1) })], BOUNDS);
+    spend(admission.place(demand(Priority::Normal)).permit().await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_secs(2), "the slot of the cut exchange cools under the new cap");
+    let start = time::now();
+    admission.reconfigure(vec![way("up", &["k"], quota(40, 5))], BOUNDS);
+    spend(admission.place(demand(Priority::Normal)).permit().await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(60_500), "nobody counted what was sent without a limit");
+}

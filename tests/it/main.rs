@@ -5,6 +5,7 @@ mod bodies;
 mod config;
 mod demo;
 mod disconnects;
+mod edges;
 mod operators;
 mod retries;
 mod scenarios;
