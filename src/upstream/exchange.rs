@@ -102,27 +102,22 @@ impl Flight {
     async fn fly(mut self, tell: oneshot::Sender<Told>) {
         let landed = self.land().await;
         drop(self); // nothing is sent again from here on, so the request's body is not needed any more
-        let rest = match landed {
-            Ok(Landed::Begun(head, first, rest)) => Ok((head, first, rest)),
-            Ok(Landed::Whole(head, body)) => Err(Ok((head, Ok(body)))),
-            Err(failure) => Err(Err(failure)),
-        };
         // Whoever asked may have left; then there is nobody to tell, and the rest is dropped.
-        match rest {
-            Err(told) => drop(tell.send(told)),
-            Ok((head, first, rest)) => {
-                let (chunks, receiver) = mpsc::channel(CHUNKS);
-                if tell.send(Ok((head, Err(receiver)))).is_err() {
-                    return;
-                }
-                for bytes in first {
-                    if chunks.send(Chunk::Data(bytes)).await.is_err() {
-                        return;
-                    }
-                }
-                rest.relay(&chunks).await;
+        let (head, first, rest) = match landed {
+            Ok(Landed::Begun(head, first, rest)) => (head, first, rest),
+            Ok(Landed::Whole(head, body)) => return drop(tell.send(Ok((head, Ok(body))))),
+            Err(failure) => return drop(tell.send(Err(failure))),
+        };
+        let (chunks, receiver) = mpsc::channel(CHUNKS);
+        if tell.send(Ok((head, Err(receiver)))).is_err() {
+            return;
+        }
+        for bytes in first {
+            if chunks.send(Chunk::Data(bytes)).await.is_err() {
+                return;
             }
         }
+        rest.relay(&chunks).await;
     }
 
     /// Tries until something can be delivered, or no further try is allowed.
