@@ -13,6 +13,8 @@ mod listen;
 mod relay;
 mod reply;
 pub mod settings;
+#[cfg_attr(not(test), expect(dead_code, reason = "the connection loop is about to show it every byte"))]
+mod strict;
 
 use std::sync::Arc;
 
