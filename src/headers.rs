@@ -1,5 +1,7 @@
 //! Header fields that end at each hop (RFC 9110, section 7.6.1) and those that are ours.
 
+pub(crate) mod grammar;
+
 use http::header::{CONNECTION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 

@@ -35,7 +35,6 @@ impl Refused {
     /// What pingora could not parse. Its message quotes the wire and stays out.
     pub(super) const NOT_HTTP: Self =
         Self::BadRequest("the request head is not valid HTTP/1.1, or could be understood in two ways");
-
 }
 
 /// Why a request did not become a call.

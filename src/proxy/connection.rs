@@ -126,7 +126,9 @@ impl Connection {
                 () = running.idle(&self.shared.wanted, idle_timeout) => return,
             };
             match accepted {
-                Ok(Some(H2Accept::Session(session))) => self.begin(ServerSession::new_http2(session), running.one_more()),
+                Ok(Some(H2Accept::Session(session))) => {
+                    self.begin(ServerSession::new_http2(session), running.one_more())
+                }
                 Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,
                 Ok(Some(H2Accept::Rejected) | None) | Err(_) => return,
             }
@@ -183,9 +185,7 @@ async fn reuse<T: Transport>(session: ServerSession, serving: TaskTrackerToken) 
     let Ok(Some(reusable)) = reusable else { return Left::Nothing };
     let (stream, prefix) = reusable.into_parts();
     let Ok(mut inlet) = stream.into_any().downcast::<Inlet<T>>() else { return Left::Nothing };
-    if let Some(prefix) = prefix {
-        inlet.unread(&prefix);
-    }
+    inlet.next_request(&prefix.unwrap_or_default());
     Left::Connection(inlet)
 }
 
@@ -199,13 +199,14 @@ fn inlet_of<T: Transport>(session: ServerSession) -> Option<Box<Inlet<T>>> {
 /// see the answer (RFC 9112, section 9.6).
 async fn linger<T: Transport>(session: ServerSession) {
     let Some(mut inlet) = inlet_of::<T>(session) else { return };
-    inlet.tunnel(); // whatever it is that comes, nobody will understand it
+    inlet.unwatch(); // whatever it is that comes, nobody will try to understand it
     let until = time::now() + LINGER;
     if !matches!(timeout_at(until, inlet.shutdown()).await, Ok(Ok(()))) {
         return;
     }
     let mut nowhere = [0; 4 * 1024];
-    while let Ok(Ok(1..)) = timeout_at(until, inlet.read(&mut nowhere)).await {}
+    // The time-out alone never ends it: for who sends without a pause there is always something to read.
+    while time::now() < until && matches!(timeout_at(until, inlet.read(&mut nowhere)).await, Ok(Ok(1..))) {}
 }
 
 fn options() -> H2Options {

@@ -100,18 +100,18 @@ impl<T: Transport> Inlet<T> {
         }
     }
 
-    /// From here on the connection is a tunnel, of which every byte is passed on.
-    pub(super) fn tunnel(&mut self) {
+    /// From here on nobody reads along: a tunnel, or what nobody will read.
+    pub(super) fn unwatch(&mut self) {
         self.strict = None;
     }
 
-    /// Gives back what pingora has read of the next request.
-    pub(super) fn unread(&mut self, prefix: &[u8]) {
-        self.ahead = if self.ahead.is_empty() {
-            Bytes::copy_from_slice(prefix)
-        } else {
-            [prefix, &self.ahead].concat().into()
-        };
+    /// The request was answered: another one may follow, and what pingora has read of it is given back.
+    pub(super) fn next_request(&mut self, prefix: &[u8]) {
+        if let Some(strict) = &mut self.strict {
+            strict.declined(); // if it was a handshake, it was not answered with 101
+        }
+        self.ahead =
+            if self.ahead.is_empty() { Bytes::copy_from_slice(prefix) } else { [prefix, &self.ahead].concat().into() };
     }
 
     /// Completes when the client has begun a request: `false` when it has left instead, or sent what cannot be one and
@@ -137,14 +137,17 @@ impl<T: Transport> Inlet<T> {
 
     /// Reads from the transport, and shows the strict reader what came.
     fn poll_checked(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let refused = || Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "not sound HTTP")));
+        if self.strict.is_some() && self.verdict.get().is_some() {
+            return refused();
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buffer))?;
         let Some(strict) = &mut self.strict else { return Poll::Ready(Ok(())) };
         let Err((passed, violation)) = strict.push(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
         self.accuse(violation);
         buffer.set_filled(before + passed);
-        let refused = || Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP that can be forwarded safely"));
-        Poll::Ready(if passed == 0 { refused() } else { Ok(()) })
+        if passed == 0 { refused() } else { Poll::Ready(Ok(())) }
     }
 
     fn accuse(&self, violation: Violation) {

@@ -6,6 +6,7 @@ use pingora_core::protocols::http::ServerSession;
 
 use super::cause::{After, Gone, Refused};
 use super::downstream::Downstream;
+use super::strict::Kind;
 use crate::admission::{Full, Refusal};
 use crate::answer::{Cut, Facts, Head};
 use crate::ids::CallId;
@@ -40,7 +41,14 @@ fn reply(refused: &Refused) -> Reply {
     let bad_request = |message| Reply::new(StatusCode::BAD_REQUEST, "invalid_request_error", "bad_request", message);
     match refused {
         Refused::BadRequest(why) => bad_request((*why).to_owned()),
-        Refused::Unsound(violation) => bad_request(violation.reason.to_owned()),
+        Refused::Unsound(violation) => {
+            let status = match violation.kind {
+                Kind::BadRequest => StatusCode::BAD_REQUEST,
+                Kind::UriTooLong => StatusCode::URI_TOO_LONG,
+                Kind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            };
+            Reply { status, ..bad_request(violation.reason.to_owned()) }
+        }
         Refused::BadCall(why) => bad_request(format!("header {why}")),
         Refused::TooLarge { body_max } => Reply::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -153,9 +161,11 @@ fn outcome(refused: &Refused) -> Outcome {
     match refused {
         Refused::TooLarge { .. } => Outcome::RequestTooLarge,
         Refused::TooManyConnections => Outcome::QueueFull,
-        Refused::BadRequest(_) | Refused::Unsound(_) | Refused::BadCall(_) | Refused::BodyTimeout | Refused::Failure(_) => {
-            Outcome::BadRequest
-        }
+        Refused::BadRequest(_)
+        | Refused::Unsound(_)
+        | Refused::BadCall(_)
+        | Refused::BodyTimeout
+        | Refused::Failure(_) => Outcome::BadRequest,
     }
 }
 

@@ -43,8 +43,8 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     if certs.is_empty() {
         return Err(wrong("server.tls.cert", &tls.cert, "has no certificate; expected PEM, leaf first".to_owned()));
     }
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|error| wrong("server.tls.key", &tls.key, error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| wrong("server.tls.key", &tls.key, error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
