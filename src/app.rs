@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use crate::admission::{Admission, Bounds as QueueBounds};
 use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
-use crate::metrics::Metrics;
+use crate::memory::Memory;
+use crate::metrics::{MemoryKind, Metrics};
 use crate::pipeline::{Pipeline, Rules};
 use crate::proxy::{self, Bounds, Proxy};
 use crate::telemetry;
@@ -95,6 +96,7 @@ struct Shared {
     admission: Admission,
     upstreams: Upstreams,
     pipeline: Pipeline,
+    memory: Memory,
     proxy: Proxy,
     readiness: Readiness,
     log: Option<telemetry::Handle>,
@@ -163,11 +165,13 @@ impl App {
         let metrics = Metrics::new();
         metrics.config_loaded();
         let flights = Tasks::default();
-        let upstreams = Upstreams::new(&upstream_config(&settings), flights.clone(), Arc::clone(&metrics))?;
+        let memory = Memory::new(settings.server.memory_max);
+        let config = upstream_config(&settings);
+        let upstreams = Upstreams::new(&config, flights.clone(), Arc::clone(&metrics), memory.clone())?;
         let admission = Admission::new(upstreams.ways(), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
-        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), Bounds::from(&settings.server));
-        show_usage_at_scrapes(&metrics, &pipeline, &upstreams);
+        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), Bounds::from(&settings.server));
+        show_usage_at_scrapes(&metrics, &pipeline, &upstreams, &memory);
         Ok(Self(Arc::new(Shared {
             source,
             started: settings.clone(),
@@ -176,6 +180,7 @@ impl App {
             admission,
             upstreams,
             pipeline,
+            memory,
             proxy,
             readiness: Readiness::default(),
             log,
@@ -247,11 +252,12 @@ impl App {
     }
 
     fn apply(&self, new: Settings) -> Result<(), ReloadError> {
-        let Shared { admission, upstreams, pipeline, proxy, .. } = &*self.0;
+        let Shared { admission, upstreams, pipeline, proxy, memory, .. } = &*self.0;
         upstreams.reconfigure(&upstream_config(&new))?;
         admission.reconfigure(upstreams.ways(), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
         proxy.reconfigure(Bounds::from(&new.server));
+        memory.set_max(new.server.memory_max);
         for setting in self.0.started.frozen_differences(&new) {
             tracing::warn!(setting, "a changed setting takes effect only after a restart");
         }
@@ -324,8 +330,8 @@ fn mistakes_of(error: &ReloadError) -> Vec<String> {
 }
 
 /// Gauges mirror the state; they are set when somebody looks.
-fn show_usage_at_scrapes(metrics: &Metrics, pipeline: &Pipeline, upstreams: &Upstreams) {
-    let (pipeline, upstreams) = (pipeline.clone(), upstreams.clone());
+fn show_usage_at_scrapes(metrics: &Metrics, pipeline: &Pipeline, upstreams: &Upstreams, memory: &Memory) {
+    let (pipeline, upstreams, memory) = (pipeline.clone(), upstreams.clone(), memory.clone());
     metrics.on_scrape(move |metrics| {
         let snapshot = pipeline.snapshot();
         for class in Priority::ALL {
@@ -333,6 +339,9 @@ fn show_usage_at_scrapes(metrics: &Metrics, pipeline: &Pipeline, upstreams: &Ups
             metrics.set_queue_depth(class, usize::try_from(waiting).unwrap_or(usize::MAX));
         }
         metrics.set_queue_bytes(snapshot.bytes);
+        for &kind in MemoryKind::ALL {
+            metrics.set_memory(kind, memory.held(kind));
+        }
         for (lane, usage) in &snapshot.lanes {
             upstreams.show_usage(lane, usage);
         }

@@ -29,7 +29,7 @@
 //!
 //! ```text
 //! commands → app → proxy, api → pipeline → upstream, cache → admission → limits, breaker
-//!          → answer, call → headers, metrics, telemetry → openai → ids, units, time
+//!          → answer, call, memory → headers, metrics, telemetry → openai → ids, units, time
 //! ```
 //!
 //! - [`commands`] and [`app`] build the rooms, introduce them to each other, start and drain them; [`config`] reads what
@@ -65,6 +65,7 @@ pub mod config;
 pub mod headers;
 pub mod ids;
 pub mod limits;
+pub mod memory;
 pub mod metrics;
 pub mod openai;
 pub mod pipeline;

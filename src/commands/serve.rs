@@ -72,6 +72,9 @@ pub fn run(args: Args) -> ExitCode {
         Ok(log) => log,
         Err(error) => return complain(&error.to_string(), ExitCode::FAILURE),
     };
+    if let Err(error) = crate::proxy::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     for notice in settings.not_yet() {
         tracing::warn!(%notice, "a setting has no effect yet");
     }

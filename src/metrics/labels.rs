@@ -23,6 +23,9 @@ macro_rules! labels {
         pub enum $name { $($(#[$of_variant])* $variant,)+ }
 
         impl $name {
+            /// Every value. `value as usize` indexes into it.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
             /// The name in labels and log lines.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
@@ -31,7 +34,7 @@ macro_rules! labels {
         }
 
         impl Label for $name {
-            const ALL: &'static [Self] = &[$(Self::$variant),+];
+            const ALL: &'static [Self] = Self::ALL;
 
             fn as_str(self) -> &'static str {
                 Self::as_str(self)

@@ -6,6 +6,7 @@ use super::{Bounds, Shared, relay, reply};
 use crate::answer::{Facts, Trace};
 use crate::call::{BodyStream, Call, CallBody};
 use crate::ids::CallId;
+use crate::metrics::MemoryKind;
 use crate::openai::Route;
 use crate::pipeline::{Incoming, TurnedAway};
 use crate::time::{self, Instant};
@@ -13,6 +14,8 @@ use crate::time::{self, Instant};
 /// Request bodies on their way upstream, in parts of up to 64 KiB. So much is read ahead while a call waits: only of a
 /// body that has come to its end is it noticed that its client leaves.
 const PARTS: usize = 16;
+/// What they hold at most.
+const PARTS_BYTES: u64 = 16 * 64 * 1024;
 
 impl Shared {
     /// Serves one request whose head was read.
@@ -22,11 +25,15 @@ impl Shared {
             Ok(call) => self.execute(downstream, call).await,
             Err(NotTaken::Gone(Gone)) => After::Close,
             Err(NotTaken::Refused(refused)) => {
-                let (outcome, status, reason) = reply::reason(&refused);
-                self.pipeline.turned_away(&TurnedAway { id, received, outcome, status, reason });
+                self.turned_away(id, received, &refused);
                 reply::refuse(&mut downstream, id, &refused, &Facts::default()).await
             }
         }
+    }
+
+    fn turned_away(&self, id: CallId, received: Instant, refused: &Refused) {
+        let (outcome, status, reason) = reply::reason(refused);
+        self.pipeline.turned_away(&TurnedAway { id, received, outcome, status, reason });
     }
 
     /// Reads a request as far as it must be known before it can go.
@@ -40,7 +47,8 @@ impl Shared {
         let (method, target) = downstream.request_line()?;
         let headers = downstream.headers();
         let body = if Route::of(&method, &target).is_generation() || downstream.has_no_body() {
-            CallBody::Whole(downstream.read_body(bounds.body_max).await?)
+            let share = self.memory.share(MemoryKind::Bodies);
+            CallBody::Whole(downstream.read_body(bounds.body_max, share).await?)
         } else {
             // The parts follow once the call is under way.
             let (_, parts) = tokio::sync::mpsc::channel(1);
@@ -53,9 +61,16 @@ impl Shared {
     /// Has a call executed and relays its answer, while it watches whether the client is still there.
     async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call) -> After {
         let (id, method, trace) = (call.id, call.method.clone(), Trace::default());
+        let mut read_ahead = self.memory.share(MemoryKind::Bodies);
         let parts = match &mut call.body {
             CallBody::Whole(_) => None,
             CallBody::Stream(body) => {
+                let most = PARTS_BYTES.min(body.length.unwrap_or(PARTS_BYTES));
+                if let Err(full) = read_ahead.grow(most) {
+                    let refused = Refused::MemoryFull(full);
+                    self.turned_away(id, call.received, &refused);
+                    return reply::refuse(&mut downstream, id, &refused, &Facts::default()).await;
+                }
                 let (sender, parts) = tokio::sync::mpsc::channel(PARTS);
                 body.parts = parts;
                 Some(sender)

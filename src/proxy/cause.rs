@@ -1,6 +1,7 @@
 //! Why a request gets no answer of a provider, and what becomes of its connection.
 
 use super::strict::Violation;
+use crate::memory;
 use crate::pipeline::BadCall;
 use crate::upstream::Failure;
 
@@ -19,10 +20,14 @@ pub(super) enum Refused {
     BadCall(BadCall),
     /// The body is larger than `server.body_max`.
     TooLarge { body_max: u64 },
+    /// There is no room for the body (`server.memory_max`).
+    MemoryFull(memory::Full),
     /// The body made no progress for `server.body_timeout`.
     BodyTimeout,
     /// `server.connections_max` is reached.
     TooManyConnections,
+    /// The client does not speak TLS, and the port speaks nothing else.
+    NeedsTls,
     /// The pipeline has no answer.
     Failure(Failure),
 }

@@ -1,6 +1,6 @@
 //! One request on pingora's server session: reading it, noticing that its client has left, writing to it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
@@ -13,12 +13,13 @@ use super::cause::{Gone, NotTaken, Refused};
 use super::inlet::Verdict;
 use crate::answer::Head;
 use crate::call::BodyPart;
+use crate::memory::{self, Held};
 use crate::time::Duration;
 
 /// A body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
 const PIECE: usize = 64 * 1024;
 /// What is allocated for a body before any of it has come.
-const BODY_AT_FIRST: u64 = 256 * 1024;
+const BODY_AT_FIRST: usize = 256 * 1024;
 /// A body that is too large is read up to so many times `body_max`, to keep the connection usable.
 const DRAIN_FACTOR: u64 = 4;
 /// Header fields of one request. HTTP/1.1 is held to it before anything is parsed.
@@ -123,12 +124,12 @@ impl<'a> Downstream<'a> {
         headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
     }
 
-    /// Reads the whole body.
+    /// Reads the whole body, which `share` pays for.
     ///
     /// # Errors
-    /// When it is larger than `body_max`; then it was drained where that keeps the connection usable. When it is
-    /// broken, or the client has left.
-    pub(super) async fn read_body(&mut self, body_max: u64) -> Result<Bytes, NotTaken> {
+    /// When it is larger than `body_max`; then it was drained where that keeps the connection usable. When there is no
+    /// room for it, it is broken, or the client has left.
+    pub(super) async fn read_body(&mut self, body_max: u64, mut share: Held) -> Result<Bytes, NotTaken> {
         let length = self.content_length();
         let too_large = || NotTaken::Refused(Refused::TooLarge { body_max });
         if length.is_some_and(|length| length > body_max.saturating_mul(DRAIN_FACTOR))
@@ -137,20 +138,20 @@ impl<'a> Downstream<'a> {
             return Err(too_large()); // unread, so the connection will be closed
         }
         self.invite_body().await?;
-        let at_first = length.unwrap_or(0).min(body_max).min(BODY_AT_FIRST);
-        let mut body = BytesMut::with_capacity(usize::try_from(at_first).unwrap_or(0));
-        let mut seen = 0_u64;
+        let most = length.unwrap_or(body_max).min(body_max);
+        let (mut body, mut seen) = (Vec::new(), 0_u64);
         while let Some(bytes) = self.read_part().await? {
             seen = seen.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             if seen <= body_max {
+                make_room(&mut body, bytes.len(), most, &mut share).map_err(Refused::MemoryFull)?;
                 body.extend_from_slice(&bytes);
             } else if seen > body_max.saturating_mul(DRAIN_FACTOR) {
                 break;
             } else {
-                body = BytesMut::new();
+                body = Vec::new();
             }
         }
-        if seen > body_max { Err(too_large()) } else { Ok(body.freeze()) }
+        if seen > body_max { Err(too_large()) } else { Ok(share.keep(body)) }
     }
 
     async fn read_part(&mut self) -> Result<Option<Bytes>, NotTaken> {
@@ -263,6 +264,19 @@ impl<'a> Downstream<'a> {
     pub(super) async fn finish(&mut self) -> Result<(), Gone> {
         timed(self.write_timeout, self.session.finish_body()).await?.map_err(|_| Gone)
     }
+}
+
+/// Makes room for so many bytes more, twice as much each time, but never for more than `most`.
+fn make_room(body: &mut Vec<u8>, more: usize, most: u64, share: &mut Held) -> Result<(), memory::Full> {
+    let needed = body.len() + more;
+    if needed <= body.capacity() {
+        return Ok(());
+    }
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let capacity = body.capacity().saturating_mul(2).max(BODY_AT_FIRST).min(most).max(needed);
+    share.grow(u64::try_from(capacity - body.capacity()).unwrap_or(u64::MAX))?;
+    body.reserve_exact(capacity - body.len());
+    Ok(())
 }
 
 /// HTTP/2 may send each cookie in a field of its own; outside they are one (RFC 9113, section 8.2.3).

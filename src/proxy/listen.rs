@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::cause::Refused;
 use super::connection::Connection;
 use super::inlet::Inlet;
 use super::{Proxy, Shared, reply};
@@ -124,11 +125,7 @@ impl Shared {
         let told = Arc::clone(&self.turned_away);
         self.connections.spawn(async move {
             let Ok(_one_of_few) = told.try_acquire() else { return };
-            // It is short enough for the socket's buffer; who does not take it has gone.
-            if stream.try_write(&reply::no_room()).is_err() {
-                return;
-            }
-            drop(timeout(TOLD, hear_out(stream)).await);
+            tell(stream, &Refused::TooManyConnections).await;
         });
     }
 }
@@ -136,6 +133,14 @@ impl Shared {
 /// How many are told at a time that there is no room.
 pub(super) fn few() -> Arc<tokio::sync::Semaphore> {
     Arc::new(tokio::sync::Semaphore::new(TOLD_MAX))
+}
+
+/// Says why a connection is not served, and closes it.
+async fn tell(stream: TcpStream, why: &Refused) {
+    // It is short enough for the socket's buffer; who does not take it has gone.
+    if stream.writable().await.is_ok() && stream.try_write(&reply::on_the_wire(why)).is_ok() {
+        drop(timeout(TOLD, hear_out(stream)).await);
+    }
 }
 
 /// Reads what a client sends until it leaves: a connection closed with something unread is reset, and what we said lost.
@@ -160,7 +165,13 @@ impl Drop for Guest {
 
 async fn serve_tls(connection: Connection, tls: &TlsAcceptor, stream: TcpStream) {
     let limit = connection.shared.bounds.load().header_timeout;
-    // Who does not speak TLS, or not ours, is closed; TLS itself says why.
+    let mut first = [0];
+    match timeout(limit, stream.peek(&mut first)).await {
+        Ok(Ok(1)) if first[0].is_ascii_alphabetic() => return tell(stream, &Refused::NeedsTls).await,
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) | Err(_) => return,
+    }
+    // Who speaks no TLS that we do is closed; TLS itself says why.
     let Ok(Ok(stream)) = timeout(limit, tls.accept(stream)).await else { return };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
     let inlet = Box::new(Inlet::new(stream));

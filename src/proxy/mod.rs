@@ -9,6 +9,7 @@
 mod accept;
 mod cause;
 mod connection;
+mod descriptors;
 mod downstream;
 mod inlet;
 mod listen;
@@ -24,8 +25,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
+pub use self::descriptors::raise_descriptor_limit;
 pub use self::listen::{bind, serve};
 pub use self::tls::{TlsError, server_config};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::time::{Duration, Tasks};
@@ -51,13 +54,26 @@ impl From<&settings::Server> for Bounds {
     fn from(server: &settings::Server) -> Self {
         Self {
             body_max: server.body_max,
-            connections_max: server.connections_max,
+            connections_max: connections_max(server.connections_max),
             header_timeout: server.header_timeout,
             body_timeout: server.body_timeout,
             write_timeout: server.write_timeout,
             idle_timeout: server.idle_timeout,
         }
     }
+}
+
+/// As many as are wanted, if the descriptors are enough.
+fn connections_max(wanted: usize) -> usize {
+    let fit = descriptors::connections_that_fit();
+    if wanted > fit {
+        tracing::warn!(
+            wanted,
+            fit,
+            "server.connections_max is more than the limit of open files allows; raise that limit (ulimit -n)"
+        );
+    }
+    wanted.min(fit)
 }
 
 /// The client port. Cheap to clone, one for the whole process.
@@ -68,6 +84,7 @@ pub struct Proxy(Arc<Shared>);
 struct Shared {
     pipeline: Pipeline,
     metrics: Arc<Metrics>,
+    memory: Memory,
     bounds: ArcSwap<Bounds>,
     /// Calls that are being served; a drain waits for them.
     calls: TaskTracker,
@@ -84,10 +101,11 @@ struct Shared {
 impl Proxy {
     /// A port to `pipeline`.
     #[must_use]
-    pub fn new(pipeline: Pipeline, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
+    pub fn new(pipeline: Pipeline, metrics: Arc<Metrics>, memory: Memory, bounds: Bounds) -> Self {
         Self(Arc::new(Shared {
             pipeline,
             metrics,
+            memory,
             bounds: ArcSwap::from_pointee(bounds),
             calls: TaskTracker::new(),
             connections: Tasks::default(),

@@ -10,6 +10,7 @@ use super::strict::Kind;
 use crate::admission::{Full, Refusal};
 use crate::answer::{Cut, Facts, Head};
 use crate::ids::CallId;
+use crate::memory;
 use crate::metrics::Outcome;
 use crate::openai::ErrorBody;
 use crate::time::Duration;
@@ -56,6 +57,14 @@ fn reply(refused: &Refused) -> Reply {
             "request_too_large",
             format!("the request body is larger than server.body_max ({})", format_size(*body_max)),
         ),
+        Refused::MemoryFull(memory::Full(max)) => {
+            let message = format!(
+                "what is held for calls would be more than {} (server.memory_max); send less at a time, or raise it",
+                format_size(*max)
+            );
+            Reply::new(StatusCode::TOO_MANY_REQUESTS, "requests", "queue_full", message)
+                .retry_after(Duration::from_secs(5))
+        }
         Refused::BodyTimeout => Reply::new(
             StatusCode::REQUEST_TIMEOUT,
             "invalid_request_error",
@@ -69,6 +78,7 @@ fn reply(refused: &Refused) -> Reply {
             "server.connections_max connections are open; use fewer, or raise it".to_owned(),
         )
         .retry_after(Duration::from_secs(5)),
+        Refused::NeedsTls => bad_request("this port speaks TLS: use https in the base URL (server.tls)".to_owned()),
         Refused::Failure(failure) => reply_to_failure(failure),
     }
 }
@@ -160,10 +170,11 @@ pub(super) fn reason(refused: &Refused) -> (Outcome, StatusCode, String) {
 fn outcome(refused: &Refused) -> Outcome {
     match refused {
         Refused::TooLarge { .. } => Outcome::RequestTooLarge,
-        Refused::TooManyConnections => Outcome::QueueFull,
+        Refused::TooManyConnections | Refused::MemoryFull(_) => Outcome::QueueFull,
         Refused::BadRequest(_)
         | Refused::Unsound(_)
         | Refused::BadCall(_)
+        | Refused::NeedsTls
         | Refused::BodyTimeout
         | Refused::Failure(_) => Outcome::BadRequest,
     }
@@ -205,9 +216,9 @@ pub(super) async fn refuse_connection(session: &mut ServerSession, refused: &Ref
     }
 }
 
-/// What a connection is told for which there is no room, as it goes on the wire: nobody reads its request.
-pub(super) fn no_room() -> Vec<u8> {
-    let reply = reply(&Refused::TooManyConnections);
+/// What a connection is told that is not served, as it goes on the wire: nobody reads its request.
+pub(super) fn on_the_wire(refused: &Refused) -> Vec<u8> {
+    let reply = reply(refused);
     let body = reply.body.to_json();
     let mut wire = format!("HTTP/1.1 {}\r\nconnection: close\r\n", reply.status).into_bytes();
     for (name, value) in &headers_of(&reply, body.len()) {

@@ -246,7 +246,7 @@ impl Flight {
     }
 
     async fn deliver(&mut self, target: &Target, answered: Answered) -> Tried {
-        match hold_back(answered, self.handling(target), target, &self.trace).await {
+        match hold_back(answered, self.handling(target), target, &self.trace, &self.shared.memory).await {
             Ok(landed) => Tried::Landed(landed),
             Err(loss) => self.missed(target, Happened::Cut, loss, false),
         }

@@ -11,7 +11,8 @@ use super::connect::{Conversation, Loss};
 use super::target::Target;
 use crate::admission::Permit;
 use crate::answer::{Chunk, Cut, Ending, Head, Trace};
-use crate::metrics::UpstreamMetrics;
+use crate::memory::{Held, Memory};
+use crate::metrics::{MemoryKind, UpstreamMetrics};
 use crate::openai::{Event, Frame, Framer, Route, Terminal, Usage};
 use crate::time::{self, Duration};
 
@@ -55,13 +56,14 @@ pub(super) async fn hold_back(
     handling: Handling,
     target: &Target,
     trace: &Trace,
+    memory: &Memory,
 ) -> Result<Landed, Loss> {
     let Answered { head, conversation, permit } = answered;
     let events = head.is_event_stream().then(|| Events::new(handling));
     let whole = handling.repeatable && events.is_none() && is_worth_holding(&head);
     let rest = Rest::new(conversation, permit, events, handling, target, trace);
     if whole {
-        hold_whole(head, rest, handling).await
+        hold_whole(head, rest, handling, memory.share(MemoryKind::Flights)).await
     } else if handling.repeatable && rest.events.is_some() {
         hold_first_event(head, rest).await
     } else {
@@ -104,16 +106,18 @@ pub(super) fn pass_on(
     Landed::Begun(head, vec![beginning], Box::new(rest))
 }
 
-async fn hold_whole(head: Head, mut rest: Rest, handling: Handling) -> Result<Landed, Loss> {
-    let mut body = BytesMut::new();
+async fn hold_whole(head: Head, mut rest: Rest, handling: Handling, mut share: Held) -> Result<Landed, Loss> {
+    let mut body = Vec::new();
     loop {
-        match rest.read().await {
-            Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+        let bytes = match rest.read().await {
+            Ok(Some(bytes)) => bytes,
             Ok(None) => break,
             Err((_, loss)) => return Err(loss),
-        }
-        if body.len() > HELD_MAX {
-            return Ok(Landed::Begun(head, vec![body.freeze()], Box::new(rest)));
+        };
+        body.extend_from_slice(&bytes);
+        let fits = share.grow(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).is_ok();
+        if !fits || body.len() > HELD_MAX {
+            return Ok(Landed::Begun(head, vec![share.keep(body)], Box::new(rest)));
         }
     }
     if handling.has_body(&head)
@@ -127,7 +131,7 @@ async fn hold_whole(head: Head, mut rest: Rest, handling: Handling) -> Result<La
         rest.note_usage(Usage::of_body(&body));
     }
     rest.end().await;
-    Ok(Landed::Whole(head, body.freeze()))
+    Ok(Landed::Whole(head, share.keep(body)))
 }
 
 async fn hold_first_event(head: Head, mut rest: Rest) -> Result<Landed, Loss> {

@@ -30,6 +30,7 @@ use crate::answer::{Answer, Trace};
 use crate::call::Call;
 use crate::ids::LaneId;
 use crate::limits::Usage;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::time::{Duration, Tasks};
 
@@ -86,6 +87,7 @@ struct Shared {
     present: ArcSwap<Present>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    memory: Memory,
 }
 
 /// What a reload changes.
@@ -119,13 +121,18 @@ pub struct Config<'a> {
 }
 
 impl Upstreams {
-    /// The upstreams of the settings; flights run on `tasks`.
+    /// The upstreams of the settings; flights run on `tasks`, and what they hold back is within `memory`.
     ///
     /// # Errors
     /// When one cannot be used.
-    pub fn new(config: &Config<'_>, tasks: Tasks, metrics: Arc<Metrics>) -> Result<Self, UnusableUpstream> {
+    pub fn new(
+        config: &Config<'_>,
+        tasks: Tasks,
+        metrics: Arc<Metrics>,
+        memory: Memory,
+    ) -> Result<Self, UnusableUpstream> {
         let present = ArcSwap::from_pointee(Present::new(config, &metrics)?);
-        Ok(Self(Arc::new(Shared { connector: Connector::new(), present, tasks, metrics })))
+        Ok(Self(Arc::new(Shared { connector: Connector::new(), present, tasks, metrics, memory })))
     }
 
     /// Other settings from the next attempt on; attempts under way keep theirs.
