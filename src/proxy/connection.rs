@@ -77,7 +77,7 @@ impl Connection {
         let verdict = inlet.verdict();
         let mut session = ServerSession::new_http1(inlet);
         session.set_pipelining_enabled(true);
-        session.set_read_timeout(Some(bounds.body_timeout));
+        session.set_read_timeout(None); // ours are around each read
         session.set_write_timeout(Some(bounds.write_timeout));
         match timeout(bounds.header_timeout, session.read_request()).await {
             Ok(Ok(true)) => {}

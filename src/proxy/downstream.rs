@@ -30,7 +30,7 @@ pub(super) struct Downstream<'a> {
     session: &'a mut ServerSession,
     /// pingora bounds writes by it, but not flushes.
     write_timeout: Duration,
-    /// pingora bounds reads of HTTP/1.1 by it, but not those of HTTP/2.
+    /// Bounds each read of a body; pingora's own bound is for HTTP/1.1 only.
     body_timeout: Duration,
     /// What the connection was found guilty of.
     verdict: Option<&'a Verdict>,

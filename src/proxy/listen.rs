@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -28,6 +29,9 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 const TOLD_MAX: usize = 64;
 /// How long one who is told may take to hear it.
 const TOLD: Duration = Duration::from_secs(1);
+/// A client that vanished without a word is noticed within a minute, also while it waits in line.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
 /// What HTTP/2 is called in the negotiation of TLS (RFC 9113, section 3.2).
 const H2: &[u8] = b"h2";
 
@@ -88,6 +92,7 @@ impl Shared {
         }
         // A client that has gone already is noticed soon enough.
         drop(stream.set_nodelay(true));
+        drop(socket2::SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE));
         let (shared, stop, tls) = (Arc::clone(self), stop.clone(), tls.cloned());
         let guest = Guest { present: Some(self.metrics.connection()), shared: Arc::clone(self) };
         self.connections.spawn(async move {
@@ -115,7 +120,12 @@ impl Shared {
                 self.left.notified().await;
             }
         };
-        timeout(ROOM_WAIT, left).await.is_ok()
+        if timeout(ROOM_WAIT, left).await.is_ok() {
+            return true;
+        }
+        // Nobody was idle. Whoever is next must not be asked for what nobody waits for any more.
+        pin!(self.wanted.notified()).enable();
+        false
     }
 
     fn turn_away(&self, stream: TcpStream) {
