@@ -1,3 +1,11 @@
+mod corpus;
+mod properties;
+
+#[path = "../../../tests/it/corpus/data.rs"]
+mod data;
+#[path = "../../../tests/it/corpus/reference.rs"]
+mod reference;
+
 use super::*;
 
 const POST: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\n";
