@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 
 use crate::admission::{Admission, Bounds as QueueBounds};
@@ -41,6 +42,9 @@ pub enum StartError {
     /// The operators' port would be open to everybody.
     #[error(transparent)]
     Admin(#[from] api::BindRefused),
+    /// The client port cannot speak TLS.
+    #[error(transparent)]
+    Tls(#[from] proxy::TlsError),
 }
 
 /// Why a reload changed nothing.
@@ -106,6 +110,8 @@ struct Shared {
 #[derive(Debug)]
 pub struct Ports {
     clients: TcpListener,
+    /// What clients have to speak on their port, if not plain HTTP.
+    tls: Option<Arc<ServerConfig>>,
     admin: TcpListener,
 }
 
@@ -119,6 +125,7 @@ impl Ports {
         api::check_bind(server.admin_listen, server.admin_token.as_ref())?;
         let bind = |setting, address| proxy::bind(address).map_err(|why| StartError::Listen { setting, address, why });
         Ok(Self {
+            tls: server.tls.as_ref().map(proxy::server_config).transpose()?,
             clients: bind("server.listen", server.listen)?,
             admin: bind("server.admin_listen", server.admin_listen)?,
         })
@@ -130,6 +137,12 @@ impl Ports {
     /// When the system does not tell.
     pub fn clients(&self) -> io::Result<SocketAddr> {
         self.clients.local_addr()
+    }
+
+    /// Whether clients have to speak TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Where operators reach us.
@@ -189,7 +202,7 @@ impl App {
         // The operators' port stays open while we drain: that is when somebody looks.
         let (last, closed) = watch::channel(false);
         let serving = async {
-            let clients = proxy::serve(proxy.clone(), ports.clients, self.0.stop.subscribe());
+            let clients = proxy::serve(proxy.clone(), ports.clients, ports.tls, self.0.stop.subscribe());
             readiness.set(ReadyState::Ready);
             tokio::try_join!(clients, self.drained())
         };

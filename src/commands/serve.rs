@@ -118,7 +118,8 @@ fn start(settings: Settings, source: Source, log: telemetry::Handle) -> Result<(
 fn announce(ports: &Ports) -> io::Result<()> {
     let (clients, admin) = (ports.clients()?, ports.admin()?);
     let mut out = io::stdout().lock();
-    writeln!(out, "export OPENAI_BASE_URL=http://{clients}/v1")?;
+    let scheme = if ports.is_tls() { "https" } else { "http" };
+    writeln!(out, "export OPENAI_BASE_URL={scheme}://{clients}/v1")?;
     out.flush()?;
     tracing::info!(%clients, %admin, "serving");
     Ok(())

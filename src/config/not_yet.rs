@@ -26,7 +26,6 @@ impl fmt::Display for Notice {
 /// What is not built: settings by their schema path (or tables, for all inside), the values that ask for nothing
 /// missing, and what is missing. Take a line out when its feature comes.
 const MISSING: &[(&str, &[&str], &str)] = &[
-    ("server.tls", &[], "TLS on the client port"),
     ("server.memory_max", &[], "one bound over all memory held"),
     ("upstreams.kind", &["model"], "the rules for agents"),
     ("upstreams.http", &["auto", "1.1"], "HTTP/2 towards upstreams"),

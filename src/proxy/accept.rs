@@ -1,20 +1,11 @@
-//! From a connection to its requests, one after the other.
-
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
-use tokio::time::timeout;
+//! One request: taking it in, having it executed, passing its answer on.
 
 use super::cause::{After, Gone, NotTaken, Refused};
 use super::downstream::Downstream;
-use super::{Bounds, Proxy, Shared, relay, reply};
+use super::{Bounds, Shared, relay, reply};
 use crate::answer::{Facts, Trace};
 use crate::call::{BodyStream, Call, CallBody};
 use crate::ids::CallId;
-use crate::metrics::Present;
 use crate::openai::Route;
 use crate::pipeline::{Incoming, TurnedAway};
 use crate::time::{self, Instant};
@@ -23,71 +14,9 @@ use crate::time::{self, Instant};
 /// body that has come to its end is it noticed that its client leaves.
 const PARTS: usize = 16;
 
-/// What pingora runs for each connection.
-pub(super) struct App(Arc<Shared>);
-
-impl App {
-    pub(super) fn new(proxy: Proxy) -> Self {
-        Self(proxy.0)
-    }
-}
-
-/// Goes with a connection from request to request.
-struct Connection {
-    /// Counts it while it is open.
-    _present: Present,
-}
-
-#[async_trait]
-impl HttpServerApp for App {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let bounds = **self.0.bounds.load();
-        let known = session.take_connection_user_context();
-        let is_new = known.is_none();
-        let idle = if is_new { time::Duration::ZERO } else { bounds.idle_timeout };
-        let connection = match known {
-            Some(connection) => connection,
-            None => Box::new(Connection { _present: self.0.metrics.connection() }),
-        };
-        session.set_pipelining_enabled(true);
-        session.set_read_timeout(Some(bounds.body_timeout));
-        session.set_write_timeout(Some(bounds.write_timeout));
-        let open = usize::try_from(self.0.metrics.connections_open()).unwrap_or(0);
-        if is_new && open > bounds.connections_max {
-            reply::refuse_connection(&mut session, &Refused::TooManyConnections).await;
-            return None;
-        }
-        match timeout(idle + bounds.header_timeout, session.read_request()).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) | Err(_) => return None,
-            Ok(Err(_)) => {
-                reply::refuse_connection(&mut session, &Refused::NOT_HTTP).await;
-                return None;
-            }
-        }
-        // A client of HTTP/1.0 that does not ask for more reads until we close.
-        let keeps = session.get_keepalive().is_some() && !*shutdown.borrow();
-        session.set_keepalive(keeps.then(|| bounds.idle_timeout.as_secs().max(1)));
-        let serving = self.0.calls.token();
-        let after = self.0.serve(Downstream::new(&mut session, bounds.write_timeout), &bounds).await;
-        if after == After::Close {
-            return None;
-        }
-        let mut settings = HttpPersistentSettings::for_session(&session);
-        settings.set_user_context(connection);
-        let reusable = session.finish().await;
-        drop(serving);
-        Some(ReusedHttpStream::from_reusable_stream(reusable.ok()??, settings))
-    }
-}
-
 impl Shared {
     /// Serves one request whose head was read.
-    async fn serve(&self, mut downstream: Downstream<'_>, bounds: &Bounds) -> After {
+    pub(super) async fn serve(&self, mut downstream: Downstream<'_>, bounds: &Bounds) -> After {
         let (id, received) = (CallId::random(), time::now());
         match self.take_in(&mut downstream, bounds, id, received).await {
             Ok(call) => self.execute(downstream, call).await,

@@ -1,5 +1,6 @@
 //! Why a request gets no answer of a provider, and what becomes of its connection.
 
+use super::strict::Violation;
 use crate::pipeline::BadCall;
 use crate::upstream::Failure;
 
@@ -12,6 +13,8 @@ pub(super) struct Gone;
 pub(super) enum Refused {
     /// Not HTTP that can be forwarded safely.
     BadRequest(&'static str),
+    /// What came is no HTTP that all readers understand alike.
+    Unsound(Violation),
     /// One of our own header fields cannot be meant.
     BadCall(BadCall),
     /// The body is larger than `server.body_max`.
@@ -59,4 +62,6 @@ pub(super) enum After {
     Keep,
     /// It is closed; what was written so far is all there is.
     Close,
+    /// Its answer is complete, but the client still sends: it is closed when the client has heard us.
+    Linger,
 }

@@ -1,14 +1,16 @@
 //! One request on pingora's server session: reading it, noticing that its client has left, writing to it.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_error::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 
+use super::Bounds;
 use super::cause::{Gone, NotTaken, Refused};
+use super::inlet::Verdict;
 use crate::answer::Head;
 use crate::call::BodyPart;
 use crate::time::Duration;
@@ -19,19 +21,31 @@ const PIECE: usize = 64 * 1024;
 const BODY_AT_FIRST: u64 = 256 * 1024;
 /// A body that is too large is read up to so many times `body_max`, to keep the connection usable.
 const DRAIN_FACTOR: u64 = 4;
+/// Header fields of one request. HTTP/1.1 is held to it before anything is parsed.
+const FIELDS_MAX: usize = 100;
 
 /// A request and the way back to its client.
 pub(super) struct Downstream<'a> {
     session: &'a mut ServerSession,
     /// pingora bounds writes by it, but not flushes.
     write_timeout: Duration,
+    /// pingora bounds reads of HTTP/1.1 by it, but not those of HTTP/2.
+    body_timeout: Duration,
+    /// What the connection was found guilty of.
+    verdict: Option<&'a Verdict>,
     /// The body is not framed as the head says, or stopped coming.
     is_broken: bool,
 }
 
 impl<'a> Downstream<'a> {
-    pub(super) fn new(session: &'a mut ServerSession, write_timeout: Duration) -> Self {
-        Self { session, write_timeout, is_broken: false }
+    pub(super) fn new(session: &'a mut ServerSession, bounds: &Bounds, verdict: Option<&'a Verdict>) -> Self {
+        let Bounds { write_timeout, body_timeout, .. } = *bounds;
+        Self { session, write_timeout, body_timeout, verdict, is_broken: false }
+    }
+
+    /// What makes the connection unsound, if anything does.
+    fn unsound(&self) -> Option<Refused> {
+        self.verdict?.get().map(|violation| Refused::Unsound(*violation))
     }
 
     /// Method and target. The target of a proxy request (absolute form) is reduced to its path.
@@ -42,6 +56,9 @@ impl<'a> Downstream<'a> {
         let head = self.session.req_header();
         if head.method == Method::CONNECT {
             return Err(Refused::bad_request("CONNECT is not for this port: it forwards to configured upstreams only"));
+        }
+        if head.headers.len() > FIELDS_MAX {
+            return Err(Refused::bad_request("the request has more than 100 header fields"));
         }
         if self.has_doubtful_framing() {
             return Err(Refused::bad_request("the body must be framed by one Content-Length or by chunked, not both"));
@@ -79,11 +96,19 @@ impl<'a> Downstream<'a> {
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
-        self.session.req_header().headers.clone()
+        let mut headers = self.session.req_header().headers.clone();
+        if self.session.is_http2() {
+            join_cookies(&mut headers);
+        }
+        headers
     }
 
     pub(super) fn is_http_1_0(&self) -> bool {
         self.session.req_header().version == Version::HTTP_10
+    }
+
+    fn is_http_1_1(&self) -> bool {
+        self.session.req_header().version == Version::HTTP_11
     }
 
     pub(super) fn has_no_body(&mut self) -> bool {
@@ -129,13 +154,17 @@ impl<'a> Downstream<'a> {
     }
 
     async fn read_part(&mut self) -> Result<Option<Bytes>, NotTaken> {
-        let error = match self.session.read_request_body().await {
-            Ok(read) => return Ok(read),
-            Err(error) => error,
+        let error = match tokio::time::timeout(self.body_timeout, self.session.read_request_body()).await {
+            Ok(Ok(read)) => return Ok(read),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => Error::new(ErrorType::ReadTimedout),
         };
         // Nobody knows where the next request would begin; pingora takes the body for done.
         self.is_broken = true;
         self.session.set_keepalive(None);
+        if let Some(unsound) = self.unsound() {
+            return Err(unsound.into());
+        }
         Err(match error.etype() {
             ErrorType::ReadTimedout => NotTaken::Refused(Refused::BodyTimeout),
             ErrorType::ConnectionClosed | ErrorType::ReadError => NotTaken::Gone(Gone),
@@ -150,7 +179,7 @@ impl<'a> Downstream<'a> {
 
     /// Answers `Expect: 100-continue`: we want the body.
     async fn invite_body(&mut self) -> Result<(), Gone> {
-        if self.expects_continue() && !self.is_http_1_0() {
+        if self.expects_continue() && self.is_http_1_1() {
             self.session.write_continue_response().await.map_err(|_| Gone)?;
         }
         Ok(())
@@ -184,6 +213,10 @@ impl<'a> Downstream<'a> {
     pub(super) async fn gone(&mut self) -> Gone {
         loop {
             if self.session.read_body_or_idle(true).await.is_err() {
+                if self.unsound().is_some() {
+                    // What comes after this request will be refused in its turn; this one is sound.
+                    return std::future::pending().await;
+                }
                 return Gone;
             }
         }
@@ -215,6 +248,9 @@ impl<'a> Downstream<'a> {
     /// Sends what was written so far. pingora keeps a body that has a length in its buffer until it is complete, and the
     /// one call of its that flushes and does nothing else is that for an answer that has failed.
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        if self.session.is_http2() {
+            return Ok(()); // nothing is kept back there
+        }
         let failed = HttpTask::Failed(Error::new(ErrorType::InternalError));
         let flush = self.session.response_duplex_vec(vec![HttpTask::Body(None, false), failed]);
         match timed(self.write_timeout, flush).await? {
@@ -226,6 +262,16 @@ impl<'a> Downstream<'a> {
     /// Ends the body.
     pub(super) async fn finish(&mut self) -> Result<(), Gone> {
         timed(self.write_timeout, self.session.finish_body()).await?.map_err(|_| Gone)
+    }
+}
+
+/// HTTP/2 may send each cookie in a field of its own; outside they are one (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
     }
 }
 

@@ -1,25 +1,34 @@
-//! Binding the client port, and pingora's service on it.
+//! The client port: binding it, and taking connections in as long as there is room.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
-use pingora_core::server::Fds;
-use pingora_core::services::Service as _;
-use pingora_core::services::listening::Service;
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
-use super::Proxy;
-use super::accept::App;
+use super::connection::Connection;
+use super::inlet::Inlet;
+use super::{Proxy, Shared, reply};
+use crate::metrics::Present;
+use crate::time::Duration;
 
-/// Read and write buffer of a client connection: requests are small, and most connections idle.
-const READ_BUFFER: usize = 8 * 1024;
-const WRITE_BUFFER: usize = 16 * 1024;
 const BACKLOG: i32 = 4_096;
+/// How long a newcomer waits for an idle connection to make room for it.
+const ROOM_WAIT: Duration = Duration::from_millis(200);
+/// How long to wait when the system has nothing left for one more connection.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+/// So many of those who find no room are told so at a time; the others are just closed.
+const TOLD_MAX: usize = 64;
+/// How long one who is told may take to hear it.
+const TOLD: Duration = Duration::from_secs(1);
+/// What HTTP/2 is called in the negotiation of TLS (RFC 9113, section 3.2).
+const H2: &[u8] = b"h2";
 
 /// Binds the client port.
 ///
@@ -34,17 +43,132 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves clients until `shutdown` says so; then it accepts no more, while calls under way go on.
+/// Serves clients until `stop` says so; then it accepts no more, while calls under way go on. Dropping the future does
+/// the same.
 ///
 /// # Errors
-/// When the listener has no address.
-pub async fn serve(proxy: Proxy, listener: TcpListener, shutdown: watch::Receiver<bool>) -> io::Result<()> {
-    let address = listener.local_addr()?.to_string();
-    // Handed over as if from a process before us: pingora would retry a busy port for 30 s and then panic.
-    let mut fds = Fds::new();
-    fds.add(address.clone(), listener.into_raw_fd());
-    let mut service = Service::new("clients".to_owned(), App::new(proxy));
-    service.add_listener(ListenerConfig::tcp(address).l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER)));
-    service.start_service(Some(Arc::new(Mutex::new(fds))), shutdown, 1).await;
-    Ok(())
+/// When the listener cannot be used.
+pub async fn serve(
+    proxy: Proxy,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let tls = tls.map(TlsAcceptor::from);
+    let shared = proxy.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|&stopped| stopped) => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => shared.welcome(stream, tls.as_ref(), &stop).await,
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                // No descriptor or no memory left: who idles has to go.
+                tracing::warn!(%error, "cannot accept connections");
+                shared.wanted.notify_one();
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Serves a connection in a task of its own, or turns it away when there is no room.
+    async fn welcome(self: &Arc<Self>, stream: TcpStream, tls: Option<&TlsAcceptor>, stop: &watch::Receiver<bool>) {
+        if !self.has_room().await {
+            if tls.is_none() {
+                self.turn_away(stream);
+            }
+            return;
+        }
+        // A client that has gone already is noticed soon enough.
+        drop(stream.set_nodelay(true));
+        let (shared, stop, tls) = (Arc::clone(self), stop.clone(), tls.cloned());
+        let guest = Guest { present: Some(self.metrics.connection()), shared: Arc::clone(self) };
+        self.connections.spawn(async move {
+            let _guest = guest;
+            let connection = Connection { shared, stop };
+            match tls {
+                None => connection.serve_clear(stream).await,
+                Some(tls) => serve_tls(connection, &tls, stream).await,
+            }
+        });
+    }
+
+    /// Whether one more connection fits; if not, the one that has been idle for longest is asked to go.
+    async fn has_room(&self) -> bool {
+        let is_full = || {
+            let open = usize::try_from(self.metrics.connections_open()).unwrap_or(0);
+            open >= self.bounds.load().connections_max
+        };
+        if !is_full() {
+            return true;
+        }
+        self.wanted.notify_one();
+        let left = async {
+            while is_full() {
+                self.left.notified().await;
+            }
+        };
+        timeout(ROOM_WAIT, left).await.is_ok()
+    }
+
+    fn turn_away(&self, stream: TcpStream) {
+        if self.turned_away.available_permits() == 0 {
+            return;
+        }
+        let told = Arc::clone(&self.turned_away);
+        self.connections.spawn(async move {
+            let Ok(_one_of_few) = told.try_acquire() else { return };
+            // It is short enough for the socket's buffer; who does not take it has gone.
+            if stream.try_write(&reply::no_room()).is_err() {
+                return;
+            }
+            drop(timeout(TOLD, hear_out(stream)).await);
+        });
+    }
+}
+
+/// How many are told at a time that there is no room.
+pub(super) fn few() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(TOLD_MAX))
+}
+
+/// Reads what a client sends until it leaves: a connection closed with something unread is reset, and what we said lost.
+async fn hear_out(mut stream: TcpStream) {
+    let closed = socket2::SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
+    let mut nowhere = [0; 1024];
+    while closed.is_ok() && matches!(stream.read(&mut nowhere).await, Ok(1..)) {}
+}
+
+/// Counts a connection while it is open.
+struct Guest {
+    present: Option<Present>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.present = None; // first of all: whoever is notified counts again
+        self.shared.left.notify_one();
+    }
+}
+
+async fn serve_tls(connection: Connection, tls: &TlsAcceptor, stream: TcpStream) {
+    let limit = connection.shared.bounds.load().header_timeout;
+    // Who does not speak TLS, or not ours, is closed; TLS itself says why.
+    let Ok(Ok(stream)) = timeout(limit, tls.accept(stream)).await else { return };
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+    let inlet = Box::new(Inlet::new(stream));
+    if speaks_http2 { connection.serve_http2(inlet).await } else { connection.serve_http1(inlet).await }
+}
+
+/// Whether accepting failed because of the one client that was to be accepted.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, PermissionDenied};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | PermissionDenied)
 }

@@ -8,23 +8,27 @@
 
 mod accept;
 mod cause;
+mod connection;
 mod downstream;
+mod inlet;
 mod listen;
 mod relay;
 mod reply;
 pub mod settings;
-#[cfg_attr(not(test), expect(dead_code, reason = "the connection loop is about to show it every byte"))]
 mod strict;
+mod tls;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 pub use self::listen::{bind, serve};
+pub use self::tls::{TlsError, server_config};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
-use crate::time::Duration;
+use crate::time::{Duration, Tasks};
 
 /// What a reload changes in this room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,14 +71,30 @@ struct Shared {
     bounds: ArcSwap<Bounds>,
     /// Calls that are being served; a drain waits for them.
     calls: TaskTracker,
+    /// Runs connections, and the streams of HTTP/2.
+    connections: Tasks,
+    /// Asks the connection that has been idle for longest to make room.
+    wanted: Notify,
+    /// Tells that a connection was closed.
+    left: Notify,
+    /// Bounds how many are told at a time that there is no room.
+    turned_away: Arc<Semaphore>,
 }
 
 impl Proxy {
     /// A port to `pipeline`.
     #[must_use]
     pub fn new(pipeline: Pipeline, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
-        let (bounds, calls) = (ArcSwap::from_pointee(bounds), TaskTracker::new());
-        Self(Arc::new(Shared { pipeline, metrics, bounds, calls }))
+        Self(Arc::new(Shared {
+            pipeline,
+            metrics,
+            bounds: ArcSwap::from_pointee(bounds),
+            calls: TaskTracker::new(),
+            connections: Tasks::default(),
+            wanted: Notify::new(),
+            left: Notify::new(),
+            turned_away: listen::few(),
+        }))
     }
 
     /// Other bounds for the requests to come.

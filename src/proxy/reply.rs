@@ -6,6 +6,7 @@ use pingora_core::protocols::http::ServerSession;
 
 use super::cause::{After, Gone, Refused};
 use super::downstream::Downstream;
+use super::strict::Kind;
 use crate::admission::{Full, Refusal};
 use crate::answer::{Cut, Facts, Head};
 use crate::ids::CallId;
@@ -40,6 +41,14 @@ fn reply(refused: &Refused) -> Reply {
     let bad_request = |message| Reply::new(StatusCode::BAD_REQUEST, "invalid_request_error", "bad_request", message);
     match refused {
         Refused::BadRequest(why) => bad_request((*why).to_owned()),
+        Refused::Unsound(violation) => {
+            let status = match violation.kind {
+                Kind::BadRequest => StatusCode::BAD_REQUEST,
+                Kind::UriTooLong => StatusCode::URI_TOO_LONG,
+                Kind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            };
+            Reply { status, ..bad_request(violation.reason.to_owned()) }
+        }
         Refused::BadCall(why) => bad_request(format!("header {why}")),
         Refused::TooLarge { body_max } => Reply::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -152,9 +161,11 @@ fn outcome(refused: &Refused) -> Outcome {
     match refused {
         Refused::TooLarge { .. } => Outcome::RequestTooLarge,
         Refused::TooManyConnections => Outcome::QueueFull,
-        Refused::BadRequest(_) | Refused::BadCall(_) | Refused::BodyTimeout | Refused::Failure(_) => {
-            Outcome::BadRequest
-        }
+        Refused::BadRequest(_)
+        | Refused::Unsound(_)
+        | Refused::BadCall(_)
+        | Refused::BodyTimeout
+        | Refused::Failure(_) => Outcome::BadRequest,
     }
 }
 
@@ -172,7 +183,8 @@ pub(super) async fn refuse(downstream: &mut Downstream<'_>, id: CallId, refused:
     };
     match written.await {
         Ok(()) if keep => After::Keep,
-        Ok(()) | Err(Gone) => After::Close,
+        Ok(()) => After::Linger,
+        Err(Gone) => After::Close,
     }
 }
 
@@ -187,11 +199,23 @@ pub(super) async fn refuse_connection(session: &mut ServerSession, refused: &Ref
         }
     }
     session.set_keepalive(None);
-    if session.write_response_header(Box::new(head)).await.is_ok()
-        && session.write_response_body(body, true).await.is_ok()
-    {
-        session.shutdown().await;
+    if session.write_response_header(Box::new(head)).await.is_ok() {
+        // Whoever has left needs no reason.
+        drop(session.write_response_body(body, true).await);
     }
+}
+
+/// What a connection is told for which there is no room, as it goes on the wire: nobody reads its request.
+pub(super) fn no_room() -> Vec<u8> {
+    let reply = reply(&Refused::TooManyConnections);
+    let body = reply.body.to_json();
+    let mut wire = format!("HTTP/1.1 {}\r\nconnection: close\r\n", reply.status).into_bytes();
+    for (name, value) in &headers_of(&reply, body.len()) {
+        wire.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    wire.extend(b"\r\n");
+    wire.extend(&body);
+    wire
 }
 
 fn headers_of(reply: &Reply, length: usize) -> HeaderMap {

@@ -1,0 +1,254 @@
+//! A client's connection as pingora sees it: every byte that comes is checked first, and small writes leave together.
+//!
+//! pingora reads what others refuse: bare line feeds, for one. Here a second, strict reader looks at each byte before it
+//! does; what the two could understand differently never reaches it.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::strict::{Strict, Violation};
+
+/// So much is read at once when a request begins: most heads and many bodies.
+const AHEAD: usize = 4 * 1024;
+/// Writes up to this size wait for the next flush; head and body of an answer are two.
+const COALESCED: usize = 16 * 1024;
+/// What an HTTP/2 client begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A transport that clients come by.
+pub(super) trait Transport: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Sync + Unpin + 'static {
+    fn fd(&self) -> RawFd;
+}
+
+impl Transport for TcpStream {
+    fn fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn fd(&self) -> RawFd {
+        self.get_ref().0.as_raw_fd()
+    }
+}
+
+/// What a connection was found guilty of, if anything; shared by the connection and the request it serves.
+pub(super) type Verdict = Arc<OnceLock<Violation>>;
+
+/// One client's connection.
+#[derive(Debug)]
+pub(super) struct Inlet<T> {
+    transport: T,
+    /// Read and checked, and not handed on yet.
+    ahead: Bytes,
+    /// Reads along, while the connection speaks HTTP/1.1.
+    strict: Option<Box<Strict>>,
+    verdict: Verdict,
+    /// Written, and not sent yet.
+    unsent: BytesMut,
+}
+
+impl<T: Transport> Inlet<T> {
+    /// A connection of which nothing was read.
+    pub(super) fn new(transport: T) -> Self {
+        Self { transport, ahead: Bytes::new(), strict: None, verdict: Verdict::default(), unsent: BytesMut::new() }
+    }
+
+    /// Why it is not to be trusted any more.
+    pub(super) fn verdict(&self) -> Verdict {
+        Arc::clone(&self.verdict)
+    }
+
+    /// Reads until it is clear whether the client speaks HTTP/2 at once (*prior knowledge*). What was read is kept.
+    ///
+    /// # Errors
+    /// When the connection breaks. Dropping the future loses nothing.
+    pub(super) async fn begins_with_http2(&mut self) -> io::Result<bool> {
+        loop {
+            let begun = &self.ahead[..self.ahead.len().min(PREFACE.len())];
+            if begun == PREFACE || !PREFACE.starts_with(begun) {
+                return Ok(begun == PREFACE);
+            }
+            if !self.read_ahead().await? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// From here on the connection speaks HTTP/1.1, and is watched.
+    pub(super) fn watch(&mut self) {
+        let mut strict = Box::new(Strict::default());
+        let seen = strict.push(&self.ahead);
+        self.strict = Some(strict);
+        if let Err((passed, violation)) = seen {
+            self.ahead.truncate(passed);
+            self.accuse(violation);
+        }
+    }
+
+    /// From here on nobody reads along: a tunnel, or what nobody will read.
+    pub(super) fn unwatch(&mut self) {
+        self.strict = None;
+    }
+
+    /// The request was answered: another one may follow, and what pingora has read of it is given back.
+    pub(super) fn next_request(&mut self, prefix: &[u8]) {
+        if let Some(strict) = &mut self.strict {
+            strict.declined(); // if it was a handshake, it was not answered with 101
+        }
+        self.ahead =
+            if self.ahead.is_empty() { Bytes::copy_from_slice(prefix) } else { [prefix, &self.ahead].concat().into() };
+    }
+
+    /// Completes when the client has begun a request: `false` when it has left instead, or sent what cannot be one and
+    /// is told so when it is read. Dropping the future loses nothing.
+    pub(super) async fn has_begun(&mut self) -> bool {
+        !self.ahead.is_empty() || matches!(self.read_ahead().await, Ok(true)) || self.verdict.get().is_some()
+    }
+
+    /// Reads what is there. `false`: nothing any more.
+    async fn read_ahead(&mut self) -> io::Result<bool> {
+        std::future::poll_fn(|cx| {
+            // On the stack of the poll: who idles holds no buffer.
+            let mut bytes = [0; AHEAD];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(self.poll_checked(cx, &mut buffer))?;
+            if !buffer.filled().is_empty() {
+                self.ahead = [&self.ahead, buffer.filled()].concat().into();
+            }
+            Poll::Ready(Ok(!buffer.filled().is_empty()))
+        })
+        .await
+    }
+
+    /// Reads from the transport, and shows the strict reader what came.
+    fn poll_checked(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let refused = || Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "not sound HTTP")));
+        if self.strict.is_some() && self.verdict.get().is_some() {
+            return refused();
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buffer))?;
+        let Some(strict) = &mut self.strict else { return Poll::Ready(Ok(())) };
+        let Err((passed, violation)) = strict.push(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
+        self.accuse(violation);
+        buffer.set_filled(before + passed);
+        if passed == 0 { refused() } else { Poll::Ready(Ok(())) }
+    }
+
+    fn accuse(&self, violation: Violation) {
+        self.verdict.get_or_init(|| violation);
+    }
+
+    /// Sends what was held back.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            match ready!(Pin::new(&mut self.transport).poll_write(cx, &self.unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.unsent.advance(sent),
+            }
+        }
+        // Whoever idles next holds no buffer.
+        self.unsent = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Transport> AsyncRead for Inlet<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return self.poll_checked(cx, buffer);
+        }
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead.split_to(length));
+        if self.ahead.is_empty() {
+            self.ahead = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Transport> AsyncWrite for Inlet<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // HTTP/2 and tunnels write what belongs together in one piece.
+        if self.strict.is_some() && self.unsent.len() + bytes.len() <= COALESCED {
+            self.unsent.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.strict.is_none() && self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl<T: Transport> Shutdown for Inlet<T> {
+    async fn shutdown(&mut self) {
+        // A client that has gone cannot be told.
+        drop(AsyncWriteExt::shutdown(self).await);
+    }
+}
+
+impl<T: Transport> UniqueID for Inlet<T> {
+    fn id(&self) -> UniqueIDType {
+        self.transport.fd()
+    }
+}
+
+// What pingora would like to know of a connection, and nobody of ours asks it for.
+impl<T: Transport> Ssl for Inlet<T> {}
+impl<T: Transport> Peek for Inlet<T> {}
+
+impl<T: Transport> GetTimingDigest for Inlet<T> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<T: Transport> GetProxyDigest for Inlet<T> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl<T: Transport> GetSocketDigest for Inlet<T> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
