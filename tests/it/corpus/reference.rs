@@ -97,7 +97,7 @@ fn head(bytes: &[u8]) -> Result<Message, String> {
     let authority = head.target.split_once("://").filter(|_| !head.target.starts_with('/'));
     if let (Some((_, rest)), Some(host)) = (authority, hosts.first()) {
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        if !authority.as_bytes().eq_ignore_ascii_case(host) {
+        if authority.as_bytes() != host.as_slice() {
             return Err(format!("{authority:?} against {host:?}"));
         }
     }

@@ -93,7 +93,8 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 /// A sound request.
 fn sound() -> impl Strategy<Value = Vec<u8>> {
     let token = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}";
-    let target = prop_oneof!["/[!-\"$-\\[\\]-~]{0,30}", Just("http://t/x?y".to_owned())];
+    let target =
+        prop_oneof!["/[!$-;=@-\\[\\]^_a-~]{0,20}(\\?[!$-;=?@-\\[\\]-~]{0,20})?", Just("http://t/x?y".to_owned())];
     let blank = "[ \t]{0,3}";
     let value = prop::collection::vec(prop_oneof![9 => 33..127_u8, 1 => 128..=255_u8], 0..12);
     let field = (token, blank, value, blank).prop_map(|(name, before, value, behind)| {
