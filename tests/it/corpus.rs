@@ -1,5 +1,6 @@
 //! What is malformed or ambiguous, as data: no such thing arrives, and nobody else suffers.
 
+mod answers;
 mod data;
 mod recorder;
 mod reference;
