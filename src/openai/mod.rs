@@ -9,6 +9,8 @@
 
 mod date;
 pub mod error;
+#[cfg(test)]
+mod properties;
 pub mod request;
 pub mod route;
 pub mod sse;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector as Pool;
 use pingora_core::protocols::http::client::HttpSession;
@@ -11,6 +11,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::BError;
 use pingora_http::RequestHeader;
 
+use super::strict;
 use super::target::Target;
 use crate::answer::Head;
 use crate::call::{BodyPart, BodyStream};
@@ -25,6 +26,8 @@ const IDLE_KEPT: Duration = Duration::from_secs(30);
 const SHARED: u64 = 0;
 /// A large body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
 const PIECE: usize = 64 * 1024;
+/// How many 1xx are passed over before an answer.
+const INTERIM_MAX: usize = 16;
 /// How long to look for an answer after the provider stopped reading the request.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -199,8 +202,9 @@ impl Conversation {
 
     /// The head of the final answer; 1xx are passed over.
     pub(super) async fn read_head(&mut self) -> Result<Head, Loss> {
-        loop {
+        for _ in 0..=INTERIM_MAX {
             self.session.read_response_header().await?;
+            self.check_head()?;
             let Some(head) = self.session.response_header() else { return Err(Loss::new("no head")) };
             if !head.status.is_informational() {
                 let mut fields = head.headers.clone();
@@ -208,6 +212,18 @@ impl Conversation {
                 return Ok(Head { status: head.status, headers: fields });
             }
         }
+        Err(Loss::new("too many interim answers"))
+    }
+
+    /// A head that could be read in two ways is as good as none.
+    fn check_head(&self) -> Result<(), Loss> {
+        let HttpSession::H1(session) = &*self.session else { return Ok(()) };
+        if session.resp_header().is_some_and(|head| head.status == StatusCode::SWITCHING_PROTOCOLS)
+            && !session.was_upgraded()
+        {
+            return Err(Loss::new("switches to a protocol that was not asked for"));
+        }
+        strict::check_head(&session.get_headers_raw_bytes()).map_err(Loss::new)
     }
 
     /// The head of an answer that came although the request was cut.

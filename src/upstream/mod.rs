@@ -13,6 +13,7 @@ mod connect;
 mod exchange;
 mod hold;
 pub mod settings;
+mod strict;
 mod target;
 mod verdict;
 

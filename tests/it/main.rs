@@ -3,6 +3,7 @@
 
 mod bodies;
 mod config;
+mod corpus;
 mod demo;
 mod disconnects;
 mod edges;

@@ -76,8 +76,9 @@ impl Head {
             return Err("the head has several Host fields: send one".into());
         }
         host(value)?;
-        if self.authority.as_ref().is_some_and(|authority| !authority.eq_ignore_ascii_case(value)) {
-            return Err("Host and the request target name different hosts".into());
+        // To the letter: pingora, too, would refuse what differs in case only.
+        if self.authority.as_ref().is_some_and(|authority| **authority != *value) {
+            return Err("Host and the request target name different hosts; send the same in both".into());
         }
         self.has_host = true;
         Ok(())

@@ -54,6 +54,11 @@ fn authority_of<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>,
     if target.contains(&b'\\') {
         return Err("the request target has a backslash, which some take for a slash; percent-encode it");
     }
+    // pingora's URIs cannot hold these; others that RFC 3986 excludes are common in queries, and harmless.
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    if target.iter().any(|byte| matches!(byte, b'"' | b'<' | b'>')) || path.contains(&b'`') {
+        return Err("the request target has quotes, angle brackets or a backtick; percent-encode them");
+    }
     if target.starts_with(b"/") {
         return Ok(None);
     }
