@@ -6,7 +6,8 @@
 ARG RUST=1.94.1
 FROM rust:${RUST}-bookworm AS build
 
-# libz-ng-sys is built by cmake; compiler and make are there already.
+# libz-ng-sys is built by cmake, in whatever version; compiler and make are there already.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake \
     && rm -rf /var/lib/apt/lists/*
