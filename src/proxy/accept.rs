@@ -74,8 +74,15 @@ impl HttpServerApp for App {
         session.set_keepalive(keeps.then(|| bounds.idle_timeout.as_secs().max(1)));
         let serving = self.0.calls.token();
         let after = self.0.serve(Downstream::new(&mut session, bounds.write_timeout), &bounds).await;
-        if after == After::Close {
-            return None;
+        match after {
+            After::Keep => {}
+            After::Close => return None,
+            After::Tunnel(tunnel) => {
+                if let ServerSession::H1(session) = session {
+                    tunnel.run(session.into_inner(), bounds.write_timeout, &self.0.cut).await;
+                }
+                return None;
+            }
         }
         let mut settings = HttpPersistentSettings::for_session(&session);
         settings.set_user_context(connection);

@@ -1,5 +1,6 @@
 //! Why a request gets no answer of a provider, and what becomes of its connection.
 
+use super::tunnel::Tunnel;
 use crate::pipeline::BadCall;
 use crate::upstream::Failure;
 
@@ -53,10 +54,12 @@ impl From<Refused> for NotTaken {
 }
 
 /// What becomes of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum After {
     /// It serves the next request.
     Keep,
     /// It is closed; what was written so far is all there is.
     Close,
+    /// It is a tunnel from here on; its 101 was written.
+    Tunnel(Tunnel),
 }

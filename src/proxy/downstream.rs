@@ -1,7 +1,7 @@
 //! One request on pingora's server session: reading it, noticing that its client has left, writing to it.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Version};
 use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_error::{Error, ErrorType};
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::cause::{Gone, NotTaken, Refused};
 use crate::answer::Head;
 use crate::call::BodyPart;
+use crate::headers;
 use crate::time::Duration;
 
 /// A body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
@@ -41,14 +42,18 @@ impl<'a> Downstream<'a> {
     pub(super) fn request_line(&self) -> Result<(Method, String), Refused> {
         let head = self.session.req_header();
         if head.method == Method::CONNECT {
-            return Err(Refused::bad_request("CONNECT is not for this port: it forwards to configured upstreams only"));
+            return Err(Refused::bad_request(
+                "CONNECT is not for this port: it forwards to configured upstreams only; open WebSockets over HTTP/1.1",
+            ));
         }
         if self.has_doubtful_framing() {
             return Err(Refused::bad_request("the body must be framed by one Content-Length or by chunked, not both"));
         }
-        // An offer of another protocol, such as h2c, may be ignored; a WebSocket handshake cannot do without.
-        if head.headers.get_all(UPGRADE).iter().any(names_websocket) {
-            return Err(Refused::bad_request("protocol upgrades (WebSocket) are not supported yet"));
+        let has_body =
+            self.content_length().is_some_and(|length| length > 0) || head.headers.contains_key(TRANSFER_ENCODING);
+        if has_body && head.version == Version::HTTP_11 && headers::is_websocket_handshake(&head.method, &head.headers)
+        {
+            return Err(Refused::bad_request("a WebSocket handshake has no body: leave Content-Length out"));
         }
         let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         let is_plain = target.bytes().all(|byte| byte.is_ascii_graphic());
@@ -79,7 +84,12 @@ impl<'a> Downstream<'a> {
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
-        self.session.req_header().headers.clone()
+        let head = self.session.req_header();
+        let mut headers = head.headers.clone();
+        if head.version != Version::HTTP_11 {
+            headers.remove(UPGRADE); // only HTTP/1.1 can switch (RFC 9110, section 7.8)
+        }
+        headers
     }
 
     pub(super) fn is_http_1_0(&self) -> bool {
@@ -227,10 +237,6 @@ impl<'a> Downstream<'a> {
     pub(super) async fn finish(&mut self) -> Result<(), Gone> {
         timed(self.write_timeout, self.session.finish_body()).await?.map_err(|_| Gone)
     }
-}
-
-fn names_websocket(upgrade: &HeaderValue) -> bool {
-    upgrade.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// A client that takes nothing for so long has gone.

@@ -9,14 +9,17 @@
 mod accept;
 mod cause;
 mod downstream;
+mod frames;
 mod listen;
 mod relay;
 mod reply;
 pub mod settings;
+mod tunnel;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::listen::{bind, serve};
@@ -65,19 +68,26 @@ struct Shared {
     bounds: ArcSwap<Bounds>,
     /// Calls that are being served; a drain waits for them.
     calls: TaskTracker,
+    /// The time to drain is over: open tunnels are closed.
+    cut: CancellationToken,
 }
 
 impl Proxy {
     /// A port to `pipeline`.
     #[must_use]
     pub fn new(pipeline: Pipeline, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
-        let (bounds, calls) = (ArcSwap::from_pointee(bounds), TaskTracker::new());
-        Self(Arc::new(Shared { pipeline, metrics, bounds, calls }))
+        let (bounds, calls, cut) = (ArcSwap::from_pointee(bounds), TaskTracker::new(), CancellationToken::new());
+        Self(Arc::new(Shared { pipeline, metrics, bounds, calls, cut }))
     }
 
     /// Other bounds for the requests to come.
     pub fn reconfigure(&self, bounds: Bounds) {
         self.0.bounds.store(Arc::new(bounds));
+    }
+
+    /// Closes the tunnels that are still open: their clients are told to connect again.
+    pub fn close_tunnels(&self) {
+        self.0.cut.cancel();
     }
 
     /// Waits until no call is being served. Dropping the future stops nothing.

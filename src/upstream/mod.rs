@@ -14,6 +14,7 @@ mod exchange;
 mod hold;
 pub mod settings;
 mod target;
+mod upgraded;
 mod verdict;
 
 use std::sync::Arc;

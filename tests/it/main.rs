@@ -12,4 +12,5 @@ mod scenarios;
 mod sim;
 mod support;
 mod upstreams;
+mod websocket;
 mod wire;
