@@ -144,7 +144,7 @@ async fn until_the_end(
         biased;
         stop = &mut homeward => {
             let end = upstream_end(stop);
-            if end == End::InOrder {
+            if end == End::InOrder && !out.is_closed() {
                 linger(outward, out).await; // the client's last words
             }
             end

@@ -1,11 +1,13 @@
 //! WebSockets: a permit for each, bytes untouched, and an end that says what happened.
 
+use tidegate::sim::{Limits, Settings, Sim, Violations};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::frames::{BINARY, PING, SWITCH, TEXT, close, frame, handshake, masked, masked_close, open};
+use crate::support::proxy::before;
 use crate::support::upstream::{answer, fine};
 use crate::support::wire::End;
-use crate::support::{Client, Line, Proxy, Step, Upstream, ms, post, proxy, soon, within};
+use crate::support::{Client, Line, Proxy, Step, Upstream, eventually, ms, post, proxy, soon, within};
 
 use Step::{Fin, Read, Reset, Send};
 
@@ -23,6 +25,13 @@ async fn slot_is_free(proxy: &Proxy, upstream: &Upstream) {
     let (mut line, _) = within(ms(1_000), "the slot is free", upstream.request()).await;
     line.send(fine()).await;
     assert_eq!(next.answer().await.status(), 200);
+}
+
+/// The one socket that there was has ended so, for log and metrics.
+async fn assert_outcome(proxy: &Proxy, outcome: &str) {
+    proxy.until_metric("tidegate_in_flight", 0.0).await;
+    let sample = format!("tidegate_calls_total{{outcome=\"{outcome}\",priority=\"normal\",route=\"other\"}}");
+    proxy.until_metric(&sample, 1.0).await;
 }
 
 /// What the client gets until its connection ends: these bytes, then a Close frame of ours.
@@ -143,8 +152,7 @@ async fn close_of_the_provider_keeps_its_code_and_gives_the_slot_back() {
         line.fin().await;
         assert_eq!(client.until_the_end().await, (Vec::new(), End::Fin));
         slot_is_free(&proxy, &upstream).await;
-        let ok = "tidegate_calls_total{outcome=\"ok\",priority=\"normal\",route=\"other\"}";
-        proxy.until_metric(ok, 1.0).await;
+        assert_outcome(&proxy, "ok").await;
         proxy.until_metric("tidegate_disconnects_total{phase=\"client\"}", 0.0).await;
         proxy.until_metric("tidegate_disconnects_total{phase=\"mid_stream\"}", 0.0).await;
     }
@@ -165,8 +173,7 @@ async fn close_of_the_client_keeps_its_code_and_its_half_close() {
         drop(line);
         assert_eq!(client.until_the_end().await, (Vec::new(), End::Fin));
         slot_is_free(&proxy, &upstream).await;
-        let ok = "tidegate_calls_total{outcome=\"ok\",priority=\"normal\",route=\"other\"}";
-        proxy.until_metric(ok, 1.0).await;
+        assert_outcome(&proxy, "ok").await;
         proxy.until_metric("tidegate_disconnects_total{phase=\"client\"}", 0.0).await;
     }
 }
@@ -197,9 +204,8 @@ async fn client_whose_upstream_is_reset_gets_1012() {
     let (bytes, end) = client.until_the_end().await;
     assert_restart(&bytes);
     assert_eq!(end, End::Fin);
-    let broken = "tidegate_calls_total{outcome=\"broken\",priority=\"normal\",route=\"other\"}";
-    proxy.until_metric(broken, 1.0).await;
     slot_is_free(&proxy, &upstream).await;
+    assert_outcome(&proxy, "broken").await;
 }
 
 #[tokio::test]
@@ -217,9 +223,11 @@ async fn frame_that_breaks_off_is_cut_without_a_word() {
 async fn refused_handshake_is_the_providers_plain_answer() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).start().await;
-    let fields = "Content-Type: application/json\r\nX-Mine: 1\r\nConnection: close\r\n";
-    let no = |status| vec![Read, Send(answer(status, fields, "{\"error\":1}")), Fin];
-    let _upstream = upstream.script([no("401 Unauthorized"), no("404 Not Found"), vec![Read, Send(fine())]]);
+    let no = |status| answer(status, "Content-Type: application/json\r\nX-Mine: 1\r\n", "{\"error\":1}");
+    let _upstream = upstream.script([
+        vec![Read, Send(no("401 Unauthorized")), Read, Send(fine())],
+        vec![Read, Send(no("404 Not Found")), Read, Send(fine())],
+    ]);
     let mut client = proxy.client().await;
     for status in [401, 404] {
         let refused = client.ask(handshake("")).await;
@@ -265,10 +273,8 @@ async fn switch_that_nobody_asked_for_is_no_answer() {
 }
 
 #[tokio::test]
-async fn open_socket_holds_its_slot_and_its_request_counts_at_the_handshake() {
-    let upstream = Upstream::start().await;
-    let proxy = proxy(&upstream).concurrency(1).requests(2, ms(60_000)).start().await;
-    let (first, line) = open(&proxy, &upstream).await;
+async fn open_socket_holds_its_slot() {
+    let (proxy, upstream, first, line) = opened().await;
     let mut second = proxy.client().await;
     second.send(handshake("")).await;
     proxy.until_queued(1).await;
@@ -277,12 +283,18 @@ async fn open_socket_holds_its_slot_and_its_request_counts_at_the_handshake() {
     let (mut line, _) = upstream.request().await;
     line.send(SWITCH).await;
     assert_eq!(second.reader().head().await.unwrap().status(), 101);
-    drop((second, line));
-    // Two requests a minute: both were handshakes.
+}
+
+#[tokio::test]
+async fn handshake_counts_as_a_request() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).requests(2, ms(60_000)).start().await;
+    let open = [open(&proxy, &upstream).await, open(&proxy, &upstream).await];
     let mut third = proxy.client().await;
     third.send(post("{}")).await;
     proxy.until_queued(1).await;
-    assert!(upstream.is_untouched().await, "the allowance is spent");
+    drop(open);
+    assert!(upstream.is_untouched().await, "the allowance is spent, whoever is still there");
 }
 
 #[tokio::test]
@@ -293,6 +305,7 @@ async fn client_that_leaves_frees_slot_and_upstream_within_a_second() {
         // The provider does not hang up by itself: it looks for its end, and sends nothing.
         within(ms(1_000), "the upstream is told", line.reader().until_the_end()).await;
         slot_is_free(&proxy, &upstream).await;
+        assert_outcome(&proxy, "client_gone").await;
         proxy.until_metric("tidegate_disconnects_total{phase=\"client\"}", 1.0).await;
         drop(line);
     }
@@ -375,4 +388,52 @@ async fn socket_that_is_open_when_the_drain_time_ends_is_told_to_come_back() {
     assert_restart(&bytes);
     assert_eq!(end, End::Fin);
     within(ms(1_000), "the upstream is closed", line.gone()).await;
+}
+
+#[tokio::test]
+async fn thousand_open_sockets_leave_their_five_slots_to_chat() {
+    const OPEN: u32 = 1_000;
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let files = files.split_whitespace().next().unwrap().parse().unwrap_or(u32::MAX);
+    assert!(files >= 4 * OPEN + 200, "this test needs more open files: ulimit -n {}", 4 * OPEN + 200);
+    let allowed = Limits { requests: None, concurrency: Some(OPEN + 5), tokens: None, window: ms(60_000) };
+    let sim = Sim::start(Settings { limits: allowed, ..Settings::default() }).await.unwrap();
+    let proxy = before(&sim.base_url()).concurrency(OPEN + 5).start().await;
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..OPEN {
+        let addr = proxy.clients;
+        opening.spawn(async move {
+            let mut client = Client::to(addr).await;
+            client.send(handshake("")).await;
+            assert_eq!(client.reader().head().await.unwrap().status(), 101);
+            client
+        });
+    }
+    let mut open = soon("all are open", opening.join_all()).await;
+    assert_eq!((sim.stats().in_flight, sim.stats().counted), (OPEN, OPEN.into()));
+    let chat = r#"{"model":"sim-1","messages":[{"role":"user","content":"hello"}],"sim":{"latency_ms":50}}"#;
+    let mut chatting = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let addr = proxy.clients;
+        chatting.spawn(async move {
+            let mut client = Client::to(addr).await;
+            for _ in 0..4 {
+                assert_eq!(client.ask(post(chat)).await.status(), 200);
+            }
+        });
+    }
+    soon("chat is served", chatting.join_all()).await;
+    for client in &mut open {
+        client.send([masked(TEXT, "still there"), masked_close(1000, "")].concat()).await;
+    }
+    for mut client in open {
+        let said = [frame(TEXT, "still there"), close(1000, "")].concat();
+        assert_eq!(client.until_the_end().await, (said, End::Fin));
+    }
+    eventually("all slots are given back", || sim.stats().in_flight == 0).await;
+    let stats = sim.stats();
+    assert_eq!((stats.in_flight_max, stats.completed), (OPEN + 5, u64::from(OPEN) + 40), "{stats:?}");
+    assert_eq!(stats.violations, Violations::default(), "{stats:?}");
+    assert_eq!((stats.hangups, stats.malformed), (0, 0), "{stats:?}");
 }
