@@ -26,7 +26,8 @@ impl fmt::Display for Notice {
 /// What is not built: settings by their schema path (or tables, for all inside), the values that ask for nothing
 /// missing, and what is missing. Take a line out when its feature comes.
 const MISSING: &[(&str, &[&str], &str)] = &[
-    ("upstreams.kind", &["model"], "the rules for agents"),
+    ("server.state_dir", &["state"], "the journal and the tasks that will live there"),
+    ("upstreams.kind", &["model"], "rules for agents beyond that a call is not sent again"),
     ("upstreams.http", &["auto", "1.1"], "HTTP/2 towards upstreams"),
     ("upstreams.continuation", &["off"], "continuing a partial answer"),
     ("upstreams.limits.tokens_per_minute", &[], "counting tokens"),
@@ -56,7 +57,7 @@ pub(super) fn notices(present: &[Present], settings: &Settings) -> Vec<Notice> {
         let Some((path, field, message)) = missing(setting) else { continue };
         let off = (path == "cache" && settings.cache.mode == Mode::Off) || (path == "tasks" && !settings.tasks.enabled);
         if !off && notices.iter().all(|notice| notice.field != field) {
-            let message = format!("has no effect yet; still to be built: {message}");
+            let message = format!("has not all of its effect yet; still to be built: {message}");
             notices.push(Notice { field: field.to_owned(), line: setting.line, message });
         }
     }

@@ -60,13 +60,13 @@ impl Families {
             breaker: of_upstream("tidegate_breaker_state", "0 closed (calls pass), 1 half-open (a probe), 2 open."),
             window_margin: catalogue.seconds_gauges(
                 "tidegate_window_margin_seconds",
-                "What is added to the window, learned upward from refusals.",
+                "What is added to the window.",
                 &["upstream"],
             ),
-            allowance_limit: of_key("tidegate_allowance_limit", "Requests that one window allows, as learned."),
+            allowance_limit: of_key("tidegate_allowance_limit", "Requests that one window allows."),
             allowance_used: of_key("tidegate_allowance_used", "Requests of the current window, pending ones included."),
             allowance_left: of_key("tidegate_allowance_left", "Requests that could go at once."),
-            slots_limit: of_key("tidegate_slots_limit", "Requests that may run at a time, as learned."),
+            slots_limit: of_key("tidegate_slots_limit", "Requests that may run at a time."),
             slots_in_use: of_key("tidegate_slots_in_use", "Slots held, those that are about to return included."),
         }
     }

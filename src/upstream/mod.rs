@@ -102,7 +102,7 @@ struct Present {
 
 impl Present {
     fn new(config: &Config<'_>, metrics: &Metrics) -> Result<Self, UnusableUpstream> {
-        let target = |upstream: &Upstream| match Target::new(upstream.clone(), metrics) {
+        let target = |upstream: &Upstream| match Target::new(upstream.clone(), config.upstreams, metrics) {
             Ok(target) => Ok(Arc::new(target)),
             Err(_) => Err(UnusableUpstream { name: upstream.name.clone() }),
         };

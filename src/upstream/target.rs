@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method};
 use parking_lot::Mutex;
 
-use super::settings::{Kind, Scheme, Upstream};
+use super::settings::{Kind, ModelGlob, Scheme, Upstream};
 use crate::admission::Way;
 use crate::ids::KeyId;
 use crate::limits::Quota;
@@ -23,6 +23,7 @@ pub(super) struct Target {
     pub(super) name: Arc<str>,
     pub(super) settings: Upstream,
     pub(super) metrics: UpstreamMetrics,
+    serves: Serves,
     /// `Host`: with the port unless it is the scheme's own.
     pub(super) host: HeaderValue,
     /// The value of `Authorization` for each key; none: the client's goes through.
@@ -30,10 +31,37 @@ pub(super) struct Target {
     addresses: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
 }
 
+/// Which models an upstream serves. `*` is for those that no upstream names: a call to an agent must not go to a
+/// provider only because the agents' gateway is busy.
+#[derive(Debug, Clone)]
+struct Serves {
+    named: Vec<ModelGlob>,
+    /// What the others name, if this one serves all else.
+    all_but: Option<Vec<ModelGlob>>,
+}
+
+impl Serves {
+    fn new(upstream: &Upstream, all: &[Upstream]) -> Self {
+        let any = ModelGlob::any();
+        let named = |models: &[ModelGlob]| models.iter().filter(|glob| **glob != any).cloned().collect::<Vec<_>>();
+        let all_but = upstream.models.contains(&any).then(|| all.iter().flat_map(|each| named(&each.models)).collect());
+        Self { named: named(&upstream.models), all_but }
+    }
+
+    fn model(&self, model: Option<&str>) -> bool {
+        let fits = |globs: &[ModelGlob]| model.is_some_and(|model| globs.iter().any(|glob| glob.matches(model)));
+        fits(&self.named) || self.all_but.as_ref().is_some_and(|others| !fits(others))
+    }
+}
+
 impl Target {
     /// # Errors
     /// When the host or a key cannot stand in a header field.
-    pub(super) fn new(settings: Upstream, metrics: &Metrics) -> Result<Self, http::header::InvalidHeaderValue> {
+    pub(super) fn new(
+        settings: Upstream,
+        all: &[Upstream],
+        metrics: &Metrics,
+    ) -> Result<Self, http::header::InvalidHeaderValue> {
         let url = &settings.base_url;
         let own_port = match url.scheme {
             Scheme::Http => 80,
@@ -47,6 +75,7 @@ impl Target {
             Ok((KeyId::of(key.expose()), value))
         };
         Ok(Self {
+            serves: Serves::new(&settings, all),
             metrics: metrics.upstream(&settings.name, settings.api_keys.len().max(1)),
             name: settings.name.as_str().into(),
             host: HeaderValue::try_from(host)?,
@@ -59,11 +88,10 @@ impl Target {
     /// This upstream as admission sees it.
     pub(super) fn way(&self) -> Way {
         let limits = &self.settings.limits;
-        let models = self.settings.models.clone();
+        let serves = self.serves.clone();
         Way {
             upstream: Arc::clone(&self.name),
-            // A call that names no model goes to whoever serves every model.
-            serves: Arc::new(move |model| models.iter().any(|glob| glob.matches(model.unwrap_or_default()))),
+            serves: Arc::new(move |model| serves.model(model)),
             keys: self.key_ids(),
             quota: Quota {
                 requests: limits.requests_per_minute,
@@ -89,7 +117,7 @@ impl Target {
 
     /// Whether it serves a model; see [`Target::way`].
     pub(super) fn serves(&self, model: Option<&str>) -> bool {
-        self.settings.models.iter().any(|glob| glob.matches(model.unwrap_or_default()))
+        self.serves.model(model)
     }
 
     /// Whether a route is not counted by the provider.
@@ -139,5 +167,24 @@ impl Target {
             }
             Err(error) => known.map(|(_, addresses)| addresses).ok_or(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn star_is_for_models_that_no_upstream_names() {
+        let upstream = |name: &str, models: &[&str]| {
+            let mut upstream = Upstream::new(name.to_owned(), "http://127.0.0.1:1".parse().unwrap());
+            upstream.models = models.iter().copied().map(ModelGlob::new).collect();
+            upstream
+        };
+        let all = [upstream("agents", &["openclaw*"]), upstream("rest", &["*"]), upstream("both", &["openclaw*", "*"])];
+        let serving = |model| all.iter().map(|upstream| Serves::new(upstream, &all).model(model)).collect::<Vec<_>>();
+        assert_eq!(serving(Some("openclaw-1")), [true, false, true]);
+        assert_eq!(serving(Some("gpt")), [false, true, true]);
+        assert_eq!(serving(None), [false, true, true]);
     }
 }

@@ -366,7 +366,8 @@ fn only_what_was_written_and_is_not_built_gets_a_notice() {
         settings.not_yet().iter().map(|notice| (notice.line.unwrap(), notice.field.as_str())).collect();
     let expected = [(5, "upstreams.n.kind"), (6, "upstreams.n.limits.scope"), (8, "retry.budget"), (10, "cache")];
     assert_eq!(notices, expected);
-    let agent = "upstreams.n.kind has no effect yet; still to be built: the rules for agents";
+    let agent = "upstreams.n.kind has not all of its effect yet; still to be built: rules for agents beyond that a \
+                 call is not sent again";
     assert_eq!(settings.not_yet()[0].to_string(), agent);
 }
 
@@ -417,7 +418,7 @@ fn check_prints_a_file_that_means_the_same() {
     assert_eq!(code, ExitCode::SUCCESS);
     assert_eq!(parse(&out).to_toml(), out);
     assert!(out.contains("api_keys = [\"[redacted]\"]") && !out.contains("hunter2"), "{out}");
-    assert_eq!(err, "FILE:5: breaker has no effect yet; still to be built: the circuit breaker\n");
+    assert_eq!(err, "FILE:5: breaker has not all of its effect yet; still to be built: the circuit breaker\n");
 }
 
 #[test]
