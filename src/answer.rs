@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -46,6 +47,8 @@ pub enum Ending {
     Truncated(Cut),
     /// Whoever asked has left before the end.
     Abandoned,
+    /// We ended it ourselves, because we shut down.
+    ShutDown,
 }
 
 /// How a provider broke an answer off.
@@ -126,6 +129,13 @@ pub enum Chunk {
     End(Ending),
 }
 
+/// A connection on which a provider has switched protocols: bytes both ways until both sides are done. Dropping it closes
+/// the connection, and counts as an abort.
+pub trait Upgraded: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Both sides have said that they are done: closes the connection in order.
+    fn closed(self: Box<Self>);
+}
+
 /// An answer. Dropping it cancels the exchange that still brings it, and tells the observers that it was abandoned.
 pub struct Answer {
     /// Status and header fields.
@@ -139,7 +149,12 @@ pub struct Answer {
 
 enum Body {
     Whole(Bytes),
-    Stream { chunks: mpsc::Receiver<Chunk>, _flight: AbortOnDropHandle<()> },
+    Stream {
+        chunks: mpsc::Receiver<Chunk>,
+        _flight: AbortOnDropHandle<()>,
+    },
+    /// `None` once it was taken.
+    Upgraded(Option<Box<dyn Upgraded>>),
 }
 
 impl Answer {
@@ -156,6 +171,26 @@ impl Answer {
         Self { head, trace, body, ending: None, observers: Vec::new() }
     }
 
+    /// An answer that is a connection from here on.
+    #[must_use]
+    pub fn upgraded(head: Head, connection: Box<dyn Upgraded>, trace: Trace) -> Self {
+        Self { head, trace, body: Body::Upgraded(Some(connection)), ending: None, observers: Vec::new() }
+    }
+
+    /// The connection that it is, once. Whoever takes it says with [`Answer::ended`] how it ended; what passes on it is
+    /// not shown to the observers.
+    pub fn take_upgraded(&mut self) -> Option<Box<dyn Upgraded>> {
+        match &mut self.body {
+            Body::Upgraded(connection) => connection.take(),
+            Body::Whole(_) | Body::Stream { .. } => None,
+        }
+    }
+
+    /// The connection that was taken has ended.
+    pub fn ended(mut self, ending: Ending) {
+        self.end(ending);
+    }
+
     /// Adds an observer; it sees everything from here on.
     #[must_use]
     pub fn observed_by(mut self, observer: impl Observer + 'static) -> Self {
@@ -168,7 +203,7 @@ impl Answer {
     pub fn length(&self) -> Option<usize> {
         match &self.body {
             Body::Whole(bytes) => Some(bytes.len()),
-            Body::Stream { .. } => None,
+            Body::Stream { .. } | Body::Upgraded(_) => None,
         }
     }
 
@@ -180,6 +215,8 @@ impl Answer {
         let chunk = match &mut self.body {
             Body::Whole(bytes) if bytes.is_empty() => Chunk::End(Ending::Complete),
             Body::Whole(bytes) => Chunk::Data(std::mem::take(bytes)),
+            // It has no body: only what takes the connection can bring it to its end.
+            Body::Upgraded(_) => Chunk::End(Ending::Abandoned),
             Body::Stream { chunks, .. } => {
                 let lost = Chunk::End(Ending::Truncated(Cut::Disconnected));
                 chunks.recv().await.unwrap_or(lost)

@@ -283,6 +283,7 @@ impl App {
         if tokio::time::timeout(limit, empty).await.is_err() {
             tracing::warn!("the drain time is over, calls are cut");
             admission.close();
+            proxy.close_tunnels();
             // Whoever still streams after this is cut by the end of the process.
             let _cut = tokio::time::timeout(LAST_WORDS, proxy.drained()).await;
         }

@@ -24,6 +24,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Its body.
     pub body: CallBody,
+    /// What else it asks the connection to become.
+    pub upgrade: Upgrade,
     /// Its endpoint.
     pub route: Route,
     /// Whether it asks for a stream of events.
@@ -49,6 +51,15 @@ impl Call {
         let harmless = self.route.is_generation() || matches!(self.method, Method::GET | Method::HEAD);
         harmless && matches!(self.body, CallBody::Whole(_))
     }
+}
+
+/// What a call asks the connection to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Nothing; other offers than WebSocket are ignored.
+    None,
+    /// It is a WebSocket handshake: after a 101 the connection carries frames both ways.
+    WebSocket,
 }
 
 /// The body of a call.

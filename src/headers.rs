@@ -2,8 +2,8 @@
 
 pub(crate) mod grammar;
 
-use http::header::{CONNECTION, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method};
 
 /// The prefix of our own fields; none of them goes upstream, and none from upstream reaches a client.
 pub const OURS: &str = "x-tidegate-";
@@ -18,7 +18,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     http::header::TE,
     http::header::TRAILER,
     http::header::TRANSFER_ENCODING,
-    http::header::UPGRADE,
+    UPGRADE,
 ];
 
 /// Fields that stay, whatever `Connection` says: a client must not strip what makes a request what it is.
@@ -40,6 +40,24 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in ours {
         headers.remove(name);
     }
+}
+
+/// Whether a request of HTTP/1.1 is a WebSocket handshake (RFC 6455, section 4.1).
+#[must_use]
+pub fn is_websocket_handshake(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::GET && lists(headers, &CONNECTION, b"upgrade") && names_websocket(headers)
+}
+
+/// Whether `Upgrade` names WebSocket.
+#[must_use]
+pub fn names_websocket(headers: &HeaderMap) -> bool {
+    lists(headers, &UPGRADE, b"websocket")
+}
+
+/// Whether a field that is a list has a member, in whatever case.
+fn lists(headers: &HeaderMap, name: &HeaderName, member: &[u8]) -> bool {
+    let mut members = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    members.any(|found| found.trim_ascii().eq_ignore_ascii_case(member))
 }
 
 fn tokens(value: &HeaderValue) -> Vec<HeaderName> {
@@ -78,5 +96,24 @@ mod tests {
         let kept =
             [("authorization", "Bearer k"), ("content-type", "application/json"), ("x-kept", "1"), ("x-kept", "2")];
         assert_eq!(left, kept);
+    }
+
+    #[test]
+    fn handshake_is_a_get_that_asks_for_websocket_on_this_connection() {
+        let get = &Method::GET;
+        for (method, connection, upgrade, is_one) in [
+            (get, "Upgrade", "websocket", true),
+            (get, "keep-alive, UPGRADE", "h2c, WebSocket", true),
+            (&Method::POST, "Upgrade", "websocket", false),
+            (get, "keep-alive", "websocket", false),
+            (get, "Upgrade", "h2c", false),
+            (get, "Upgrade", "websocket/13", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, HeaderValue::from_static(connection));
+            headers.insert(UPGRADE, HeaderValue::from_static(upgrade));
+            assert_eq!(is_websocket_handshake(method, &headers), is_one, "{method} {connection} {upgrade}");
+        }
+        assert!(!is_websocket_handshake(get, &HeaderMap::new()));
     }
 }

@@ -23,6 +23,9 @@
 //! A client that leaves drops its answer; that cancels the flight, which closes the connection upstream, and the permit
 //! gives back what can be given back. Nothing else has to know.
 //!
+//! A WebSocket goes the same way up to its 101. Then its answer is a connection, which holds the permit, and
+//! `proxy::tunnel` passes bytes both ways until both sides are done.
+//!
 //! # Rooms
 //!
 //! Each uses only what stands to its right:

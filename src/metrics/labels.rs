@@ -70,7 +70,7 @@ labels! {
         RequestTooLarge = "request_too_large",
         /// Refused: not HTTP that can safely be forwarded.
         BadRequest = "bad_request",
-        /// Refused: still waiting when the time to drain was over.
+        /// Refused or ended by us: still waiting, or a WebSocket still open, when the time to drain was over.
         ShuttingDown = "shutting_down",
         /// Given up: the provider dropped the connection, on the last attempt too.
         UpstreamDisconnected = "upstream_disconnected",

@@ -127,6 +127,7 @@ impl Observer for Account {
                 open.close(Outcome::Broken, Some(cut.as_str()));
             }
             Ending::Abandoned => open.client_gone(),
+            Ending::ShutDown => open.close(Outcome::ShuttingDown, None),
         }
     }
 }

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 
 use super::Rules;
-use crate::call::{Call, CallBody};
+use crate::call::{Call, CallBody, Upgrade};
 use crate::headers;
 use crate::ids::CallId;
 use crate::openai::{Route, ServiceTier, Sniff};
@@ -54,6 +54,10 @@ impl Incoming {
         };
         let priority = priority(&headers, &sniff)?;
         let deadline = received + deadline(&headers, rules.wait_max)?;
+        let upgrade = match headers::is_websocket_handshake(&method, &headers) {
+            true => Upgrade::WebSocket,
+            false => Upgrade::None,
+        };
         headers::strip_hop_by_hop(&mut headers);
         Ok(Call {
             id,
@@ -61,6 +65,7 @@ impl Incoming {
             target,
             headers,
             body,
+            upgrade,
             route,
             stream: sniff.stream,
             choices: sniff.n.unwrap_or(1),

@@ -1,6 +1,7 @@
 //! Why a request gets no answer of a provider, and what becomes of its connection.
 
 use super::strict::Violation;
+use super::tunnel::Tunnel;
 use crate::memory;
 use crate::pipeline::BadCall;
 use crate::upstream::Failure;
@@ -61,7 +62,7 @@ impl From<Refused> for NotTaken {
 }
 
 /// What becomes of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum After {
     /// It serves the next request.
     Keep,
@@ -69,4 +70,6 @@ pub(super) enum After {
     Close,
     /// Its answer is complete, but the client still sends: it is closed when the client has heard us.
     Linger,
+    /// It is a tunnel from here on; its 101 was written.
+    Tunnel(Tunnel),
 }

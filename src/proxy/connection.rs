@@ -102,6 +102,13 @@ impl Connection {
                 linger::<T>(session).await;
                 Left::Nothing
             }
+            After::Tunnel(tunnel) => {
+                if let Some(mut inlet) = inlet_of::<T>(session) {
+                    inlet.unwatch();
+                    tunnel.run(inlet, bounds.write_timeout, &self.shared.cut).await;
+                }
+                Left::Nothing
+            }
         }
     }
 
@@ -142,7 +149,7 @@ impl Connection {
         self.shared.connections.spawn(async move {
             session.set_write_timeout(Some(bounds.write_timeout));
             let after = shared.serve(Downstream::new(&mut session, &bounds, None), &bounds).await;
-            if after == After::Close {
+            if matches!(after, After::Close) {
                 session.shutdown().await; // RST_STREAM: what came is not all there is
             }
             drop((session, serving, running));

@@ -13,6 +13,7 @@ use super::cause::{Gone, NotTaken, Refused};
 use super::inlet::Verdict;
 use crate::answer::Head;
 use crate::call::BodyPart;
+use crate::headers;
 use crate::memory::{self, Held};
 use crate::time::Duration;
 
@@ -56,7 +57,9 @@ impl<'a> Downstream<'a> {
     pub(super) fn request_line(&self) -> Result<(Method, String), Refused> {
         let head = self.session.req_header();
         if head.method == Method::CONNECT {
-            return Err(Refused::bad_request("CONNECT is not for this port: it forwards to configured upstreams only"));
+            return Err(Refused::bad_request(
+                "CONNECT is not for this port: it forwards to configured upstreams only; open WebSockets over HTTP/1.1",
+            ));
         }
         if head.headers.len() > FIELDS_MAX {
             return Err(Refused::bad_request("the request has more than 100 header fields"));
@@ -64,9 +67,10 @@ impl<'a> Downstream<'a> {
         if self.has_doubtful_framing() {
             return Err(Refused::bad_request("the body must be framed by one Content-Length or by chunked, not both"));
         }
-        // An offer of another protocol, such as h2c, may be ignored; a WebSocket handshake cannot do without.
-        if head.headers.get_all(UPGRADE).iter().any(names_websocket) {
-            return Err(Refused::bad_request("protocol upgrades (WebSocket) are not supported yet"));
+        let has_body =
+            self.content_length().is_some_and(|length| length > 0) || head.headers.contains_key(TRANSFER_ENCODING);
+        if has_body && self.is_handshake() {
+            return Err(Refused::bad_request("a WebSocket handshake has no body: leave Content-Length out"));
         }
         let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         let is_plain = target.bytes().all(|byte| byte.is_ascii_graphic());
@@ -97,7 +101,11 @@ impl<'a> Downstream<'a> {
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
-        let mut headers = self.session.req_header().headers.clone();
+        let head = self.session.req_header();
+        let mut headers = head.headers.clone();
+        if head.version != Version::HTTP_11 {
+            headers.remove(UPGRADE); // only HTTP/1.1 can switch (RFC 9110, section 7.8)
+        }
         if self.session.is_http2() {
             join_cookies(&mut headers);
         }
@@ -207,20 +215,32 @@ impl<'a> Downstream<'a> {
                 }
             }
         }
-        self.gone().await.into()
+        match self.hang_up().await {
+            // Bytes that belong to neither protocol: nobody knows what their sender takes this for.
+            Some(unsound) if self.is_handshake() => unsound.into(),
+            Some(_) => std::future::pending().await,
+            None => Gone.into(),
+        }
     }
 
     /// Completes when the client has left. Its next request may come meanwhile; it is kept.
     pub(super) async fn gone(&mut self) -> Gone {
-        loop {
-            if self.session.read_body_or_idle(true).await.is_err() {
-                if self.unsound().is_some() {
-                    // What comes after this request will be refused in its turn; this one is sound.
-                    return std::future::pending().await;
-                }
-                return Gone;
-            }
+        match self.hang_up().await {
+            // What comes after this request will be refused in its turn; this one is sound.
+            Some(_) => std::future::pending().await,
+            None => Gone,
         }
+    }
+
+    /// Completes when nothing more can be read: the client has left, or what it sends is not sound.
+    async fn hang_up(&mut self) -> Option<Refused> {
+        while self.session.read_body_or_idle(true).await.is_ok() {}
+        self.unsound()
+    }
+
+    fn is_handshake(&self) -> bool {
+        let head = self.session.req_header();
+        head.version == Version::HTTP_11 && headers::is_websocket_handshake(&head.method, &head.headers)
     }
 
     /// Whether the body was read to its end, so that the connection can be used again.
@@ -287,10 +307,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     {
         headers.insert(COOKIE, joined);
     }
-}
-
-fn names_websocket(upgrade: &HeaderValue) -> bool {
-    upgrade.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// A client that takes nothing for so long has gone.

@@ -11,6 +11,7 @@ mod cause;
 mod connection;
 mod descriptors;
 mod downstream;
+mod frames;
 mod inlet;
 mod listen;
 mod relay;
@@ -18,11 +19,13 @@ mod reply;
 pub mod settings;
 mod strict;
 mod tls;
+mod tunnel;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::descriptors::raise_descriptor_limit;
@@ -96,6 +99,8 @@ struct Shared {
     left: Notify,
     /// Bounds how many are told at a time that there is no room.
     turned_away: Arc<Semaphore>,
+    /// The time to drain is over: open tunnels are closed.
+    cut: CancellationToken,
 }
 
 impl Proxy {
@@ -112,12 +117,18 @@ impl Proxy {
             wanted: Notify::new(),
             left: Notify::new(),
             turned_away: listen::few(),
+            cut: CancellationToken::new(),
         }))
     }
 
     /// Other bounds for the requests to come.
     pub fn reconfigure(&self, bounds: Bounds) {
         self.0.bounds.store(Arc::new(bounds));
+    }
+
+    /// Closes the tunnels that are still open: their clients are told to connect again.
+    pub fn close_tunnels(&self) {
+        self.0.cut.cancel();
     }
 
     /// Waits until no call is being served. Dropping the future stops nothing.

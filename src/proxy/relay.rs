@@ -6,13 +6,16 @@ use http::{Method, StatusCode};
 
 use super::cause::{After, Gone};
 use super::downstream::Downstream;
-use super::reply;
+use super::{reply, tunnel};
 use crate::answer::{Answer, Cut, Ending};
 use crate::ids::CallId;
 use crate::openai;
 
 /// Relays an answer until it has ended or its client has left, which cancels it.
 pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {
+    if let Some(upstream) = answer.take_upgraded() {
+        return tunnel::open(downstream, id, answer, upstream).await;
+    }
     let is_event_stream = answer.head.is_event_stream();
     frame(downstream, method, &mut answer, is_event_stream);
     reply::add_our_fields(&mut answer.head.headers, id, &answer.trace.facts());
@@ -35,7 +38,7 @@ async fn pass_on(downstream: &mut Downstream<'_>, answer: &mut Answer, is_event_
     match answer.ending() {
         Some(Ending::Truncated(cut)) if is_event_stream => downstream.write_part(broken(cut)).await?,
         // Without its last chunk, or short of its length: the client sees that it is broken.
-        Some(Ending::Truncated(_) | Ending::Abandoned) | None => return Ok(After::Close),
+        Some(Ending::Truncated(_) | Ending::Abandoned | Ending::ShutDown) | None => return Ok(After::Close),
         Some(Ending::Complete) => {}
     }
     downstream.finish().await?;

@@ -10,6 +10,7 @@ use super::answer::{Answer, Payload, answer};
 use super::control;
 use super::judge::Ruling;
 use super::provider::{Provider, Slot};
+use super::realtime;
 use super::reply::{Head, Reply};
 use super::settings::{FaultKind, Violation};
 use super::wire::{Connection, Framing, RequestHead, WireError};
@@ -130,7 +131,10 @@ impl Exchange<'_> {
         let pace = Pace { start: now(), latency: answer.directives.latency.unwrap_or(drawn_latency) };
         match answer.directives.fault.unwrap_or(drawn_fault) {
             Some(fault) => self.fail(fault, answer, pace, luck.f64()).await,
-            None => self.deliver(answer, pace).await,
+            None => match realtime::handshake_key(&self.head).map(str::to_owned) {
+                Some(key) => self.converse(&key, pace).await,
+                None => self.deliver(answer, pace).await,
+            },
         }
     }
 
@@ -189,6 +193,24 @@ impl Exchange<'_> {
                 let chunked = self.stream_framing() == Framing::Chunked;
                 self.write_last(if chunked { b"0\r\n\r\n" } else { b"" }).await?;
                 Ok(if chunked { Ending::Delivered } else { Ending::Eof })
+            }
+        }
+    }
+
+    /// A WebSocket until its client says Close, or leaves.
+    async fn converse(&mut self, key: &str, pace: Pace) -> Result<Ending, Gone> {
+        self.pause_until(pace.head()).await?;
+        self.connection.write(realtime::switching(key, self.slot.ordinal).as_bytes()).await?;
+        match realtime::echo(&mut self.connection).await {
+            Ok(close) => {
+                self.slot.completes = true;
+                self.write_last(&close).await?;
+                Ok(Ending::Eof)
+            }
+            Err(WireError::Io(_) | WireError::Ended) => Err(Gone { at: now() }),
+            Err(WireError::Malformed(_) | WireError::TooLarge(_)) => {
+                self.provider.note_malformed();
+                Ok(Ending::Reset)
             }
         }
     }

@@ -6,6 +6,7 @@
 //!   an exact sliding window. Refused requests count, too.
 //! - A request over a limit is a *violation*: it is refused, and so is everything until its penalty is over.
 //! - What is said is a function of the request ([`content`]), so that a client can verify every byte.
+//! - A WebSocket, at whatever path, is counted at its handshake and in flight until it is closed; frames are echoed.
 //!
 //! It never forgives: no burst allowance, no bucket that refills early, no forgetting when limits change or statistics
 //! are reset. It is not a load balancer and knows no models; `/sim/…` alone is not judged.
@@ -16,6 +17,7 @@ mod control;
 mod exchange;
 pub mod judge;
 mod provider;
+mod realtime;
 mod reply;
 mod settings;
 mod stats;

@@ -1,13 +1,13 @@
 //! One try: connect, write, wait for the head.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 
 use super::connect::{Connector, Conversation, Loss, RequestHead, Sent};
 use super::target::Target;
 use crate::admission::Permit;
 use crate::answer::{Head, Trace};
-use crate::call::{Call, CallBody};
+use crate::call::{Call, CallBody, Upgrade};
 use crate::openai;
 use crate::time::{self, Duration};
 
@@ -92,6 +92,10 @@ fn request_head(call: &Call, target: &Target, permit: &Permit) -> RequestHead {
         headers.insert(AUTHORIZATION, bearer.clone());
     }
     frame(&mut headers, call);
+    if call.upgrade == Upgrade::WebSocket {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
     RequestHead {
         method: call.method.clone(),
         target: openai::upstream_path(&call.target, &target.settings.base_url.path),

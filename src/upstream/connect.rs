@@ -2,16 +2,22 @@
 
 mod outlet;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector as Pool;
+use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::BError;
 use pingora_http::RequestHeader;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::strict::Doubt;
 use super::target::Target;
@@ -30,6 +36,16 @@ const SHARED: u64 = 0;
 const PIECE: usize = 64 * 1024;
 /// How long to look for an answer after the provider stopped reading the request.
 const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// A WebSocket may be silent for hours and holds a slot meanwhile: a provider whose machine has gone is noticed within
+/// two minutes.
+const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(15),
+    count: 4,
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::ZERO,
+};
 
 /// Why a conversation ended before its time.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -106,6 +122,7 @@ impl Connector {
             let mut peer = Box::new(HttpPeer::new(address, target.is_tls(), sni));
             peer.options.set_http_version(1, 1);
             peer.options.total_connection_timeout = Some(each);
+            peer.options.tcp_keepalive = Some(TCP_KEEPALIVE);
             // The pool never has a connection of a group that nobody else is in.
             peer.group_key = if fresh { fastrand::u64(1..) } else { SHARED };
             match self.0.get_http_session(&*peer).await {
@@ -211,13 +228,42 @@ impl Conversation {
             self.session.read_response_header().await?;
             let Some(head) = self.session.response_header() else { return Err(Loss::new("no head")) };
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(Loss::new("switches to a protocol that was not asked for"));
+                return self.switched();
             }
             if !head.status.is_informational() {
                 let mut fields = head.headers.clone();
                 headers::strip_hop_by_hop(&mut fields);
                 return Ok(Head { status: head.status, headers: fields });
             }
+        }
+    }
+
+    /// The head of a 101, if it was asked for and switches to what was asked for.
+    fn switched(&self) -> Result<Head, Loss> {
+        let asked = matches!(&*self.session, HttpSession::H1(session) if session.was_upgraded());
+        match self.session.response_header() {
+            Some(head) if asked && headers::names_websocket(&head.headers) => {
+                let mut fields = head.headers.clone();
+                headers::strip_hop_by_hop(&mut fields);
+                fields.remove(CONTENT_LENGTH); // nothing but frames follows
+                Ok(Head { status: head.status, headers: fields })
+            }
+            _ => Err(Loss::new("101 to a protocol that was not asked for")),
+        }
+    }
+
+    /// After a 101: what came right behind its head, and the connection. `None` where it is not one of HTTP/1.1.
+    pub(super) async fn into_stream(mut self) -> Option<(Bytes, impl AsyncRead + AsyncWrite + Send + Unpin + use<>)> {
+        // pingora has those bytes in its buffer and gives them out as a body, before it reads any more.
+        let early = poll_fn(|context| match pin!(self.session.read_response_body()).poll(context) {
+            Poll::Ready(Ok(Some(bytes))) => Poll::Ready(bytes),
+            // An end, or a reset: whoever reads the connection meets it again.
+            Poll::Ready(Ok(None) | Err(_)) | Poll::Pending => Poll::Ready(Bytes::new()),
+        });
+        let early = early.await;
+        match *self.session {
+            HttpSession::H1(session) => Some((early, session.into_inner())),
+            HttpSession::H2(_) | HttpSession::Custom(()) => None,
         }
     }
 
@@ -229,8 +275,7 @@ impl Conversation {
     /// Whether the body ends only with the connection, so that its end proves nothing.
     pub(super) fn ends_with_connection(&self) -> bool {
         self.session.response_header().is_some_and(|head| {
-            !head.headers.contains_key(http::header::CONTENT_LENGTH)
-                && !head.headers.contains_key(http::header::TRANSFER_ENCODING)
+            !head.headers.contains_key(CONTENT_LENGTH) && !head.headers.contains_key(http::header::TRANSFER_ENCODING)
         })
     }
 

@@ -12,11 +12,12 @@ use super::backoff;
 use super::connect::Loss;
 use super::hold::{Handling, Landed, Short, hold_back, pass_on, read_short};
 use super::target::Target;
+use super::upgraded::switch;
 use super::verdict::{Happened, Rules, Verdict, judge};
 use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
-use crate::answer::{Answer, Chunk, Head, Trace};
-use crate::call::Call;
+use crate::answer::{Answer, Chunk, Head, Trace, Upgraded};
+use crate::call::{Call, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
 use crate::openai;
 use crate::time::{self, Duration, Instant};
@@ -78,7 +79,12 @@ enum Tried {
     ClientLeft,
 }
 
-type Told = Result<(Head, Result<Bytes, mpsc::Receiver<Chunk>>), Failure>;
+/// What a flight tells whoever asked, once it has landed.
+enum Told {
+    Whole(Head, Bytes),
+    Stream(Head, mpsc::Receiver<Chunk>),
+    Upgraded(Head, Box<dyn Upgraded>),
+}
 
 impl Flight {
     pub(super) fn new(shared: Arc<Shared>, call: Call, place: Place, trace: Trace) -> Self {
@@ -92,24 +98,26 @@ impl Flight {
         let (tasks, trace) = (self.shared.tasks.clone(), self.trace.clone());
         let task = AbortOnDropHandle::new(tasks.spawn(self.fly(tell)));
         match told.await {
-            Ok(Ok((head, Ok(body)))) => Ok(Answer::whole(head, body, trace)),
-            Ok(Ok((head, Err(chunks)))) => Ok(Answer::stream(head, chunks, task, trace)),
+            Ok(Ok(Told::Whole(head, body))) => Ok(Answer::whole(head, body, trace)),
+            Ok(Ok(Told::Stream(head, chunks))) => Ok(Answer::stream(head, chunks, task, trace)),
+            Ok(Ok(Told::Upgraded(head, connection))) => Ok(Answer::upgraded(head, connection, trace)),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::Internal),
         }
     }
 
-    async fn fly(mut self, tell: oneshot::Sender<Told>) {
+    async fn fly(mut self, tell: oneshot::Sender<Result<Told, Failure>>) {
         let landed = self.land().await;
         drop(self); // nothing is sent again from here on, so the request's body is not needed any more
         // Whoever asked may have left; then there is nobody to tell, and the rest is dropped.
         let (head, first, rest) = match landed {
             Ok(Landed::Begun(head, first, rest)) => (head, first, rest),
-            Ok(Landed::Whole(head, body)) => return drop(tell.send(Ok((head, Ok(body))))),
+            Ok(Landed::Whole(head, body)) => return drop(tell.send(Ok(Told::Whole(head, body)))),
+            Ok(Landed::Upgraded(head, connection)) => return drop(tell.send(Ok(Told::Upgraded(head, connection)))),
             Err(failure) => return drop(tell.send(Err(failure))),
         };
         let (chunks, receiver) = mpsc::channel(CHUNKS);
-        if tell.send(Ok((head, Err(receiver)))).is_err() {
+        if tell.send(Ok(Told::Stream(head, receiver))).is_err() {
             return;
         }
         for bytes in first {
@@ -199,8 +207,12 @@ impl Flight {
 
     async fn try_once(&mut self, target: &Target, permit: Permit) -> Tried {
         let may_be_lost = self.judge(target, Happened::Lost) == Verdict::Retry;
-        let how =
-            How { fresh: self.stale || !may_be_lost, write_timeout: self.shared.write_timeout(), trace: &self.trace };
+        let switches = self.call.upgrade != Upgrade::None;
+        let how = How {
+            fresh: self.stale || switches || !may_be_lost,
+            write_timeout: self.shared.write_timeout(),
+            trace: &self.trace,
+        };
         let attempted = attempt(&mut self.call, target, &self.shared.connector, permit, how).await;
         match attempted {
             Attempted::NotConnected(loss) => self.missed(target, Happened::NotConnected, loss, false),
@@ -237,6 +249,12 @@ impl Flight {
     async fn judge_answer(&mut self, target: &Target, answered: Answered) -> Tried {
         self.note_first_byte(target);
         let status = answered.head.status;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return match switch(answered, &self.trace).await {
+                Ok(landed) => Tried::Landed(landed),
+                Err(loss) => self.missed(target, Happened::Cut, loss, false),
+            };
+        }
         let suspect = |statuses: &[u16]| statuses.contains(&status.as_u16());
         let settings = &target.settings;
         if suspect(&settings.refusal_statuses) || suspect(&settings.retry_statuses) || status == StatusCode::CONFLICT {

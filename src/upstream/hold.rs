@@ -10,7 +10,7 @@ use super::attempt::Answered;
 use super::connect::{Conversation, Loss};
 use super::target::Target;
 use crate::admission::Permit;
-use crate::answer::{Chunk, Cut, Ending, Head, Trace};
+use crate::answer::{Chunk, Cut, Ending, Head, Trace, Upgraded};
 use crate::memory::{Held, Memory};
 use crate::metrics::{MemoryKind, UpstreamMetrics};
 use crate::openai::{Event, Frame, Framer, Route, Terminal, Usage};
@@ -26,6 +26,8 @@ pub(super) enum Landed {
     Whole(Head, Bytes),
     /// The head, what is there of the body, and where the rest comes from.
     Begun(Head, Vec<Bytes>, Box<Rest>),
+    /// A 101, and the connection that it switched.
+    Upgraded(Head, Box<dyn Upgraded>),
 }
 
 /// How an answer is to be treated.

@@ -15,6 +15,7 @@ mod hold;
 pub mod settings;
 mod strict;
 mod target;
+mod upgraded;
 mod verdict;
 
 use std::sync::Arc;

@@ -83,7 +83,6 @@ enum State {
     Trailers,
     /// A handshake waits for its answer: what comes before it belongs to neither protocol.
     Handshake,
-    Tunnel,
     Refused(Violation),
 }
 
@@ -114,20 +113,13 @@ impl Strict {
         matches!(self.state, State::RequestLine | State::RequestLineAfterBlank) && self.line.is_empty()
     }
 
-    /// Whether a WebSocket handshake waits for its answer. No byte may come before [`Self::tunnel`] or
-    /// [`Self::declined`] has said which it is.
+    /// Whether a WebSocket handshake waits for its answer. No byte may come before [`Self::declined`];
+    /// after a 101 nobody asks this reader any more.
     pub(super) fn is_handshake(&self) -> bool {
         self.state == State::Handshake
     }
 
-    /// The handshake was answered with 101: everything passes from now on.
-    pub(super) fn tunnel(&mut self) {
-        if self.is_handshake() {
-            self.state = State::Tunnel;
-        }
-    }
-
-    /// The handshake was answered with anything else: requests may follow.
+    /// The handshake was answered, and not with 101: requests may follow.
     pub(super) fn declined(&mut self) {
         if self.is_handshake() {
             self.state = State::RequestLine;
@@ -156,7 +148,6 @@ impl Strict {
                 Ok(1)
             }
             State::Handshake => Err("bytes came behind a WebSocket handshake before it was answered".into()),
-            State::Tunnel => Ok(bytes.len()),
             State::Refused(violation) => Err(violation),
             State::RequestLine | State::RequestLineAfterBlank | State::Fields | State::ChunkSize | State::Trailers => {
                 self.line(bytes)

@@ -75,20 +75,10 @@ fn websocket_handshake_is_followed_by_nothing_before_its_answer() {
     };
     assert_eq!(asked().push(b"x").unwrap_err().0, 0);
     assert_eq!(verdict(format!("{handshake}GET / HTTP/1.1\r\n").as_bytes()).unwrap_err().0, 0);
-    let mut tunnel = asked();
-    tunnel.tunnel();
-    assert_eq!(tunnel.push(b"\x81\x00\r\n\0"), Ok(()));
     let mut declined = asked();
     declined.declined();
     assert!(declined.is_between_requests());
     assert_eq!(declined.push(handshake.as_bytes()), Ok(()));
-}
-
-#[test]
-fn tunnel_opens_for_a_handshake_only() {
-    let mut strict = Strict::default();
-    strict.tunnel();
-    assert!(strict.push(b"\x81\x00").is_err());
 }
 
 #[test]

@@ -92,6 +92,16 @@ impl Connection {
         }
     }
 
+    /// So many bytes, however they are framed. Dropping the future loses nothing.
+    pub(super) async fn exactly(&mut self, length: usize) -> Result<Bytes, WireError> {
+        while self.ahead.len() < length {
+            if self.read_more().await? == 0 {
+                return Err(WireError::Ended);
+            }
+        }
+        Ok(self.ahead.split_to(length).freeze())
+    }
+
     /// A whole body of at most `max` bytes. Dropping the future in the middle leaves the connection unusable.
     pub(super) async fn whole_body(&mut self, framing: Framing, max: usize) -> Result<Bytes, WireError> {
         let mut body = Body::new(framing);

@@ -2,6 +2,7 @@
 #![expect(clippy::redundant_pub_crate, reason = "helpers of every module of this binary")]
 
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod upstream;

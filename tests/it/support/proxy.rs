@@ -101,7 +101,8 @@ impl Proxy {
 
     async fn until(&self, sample: &str, value: f64, is_it: impl Fn(f64) -> bool) {
         super::soon(&format!("{sample} is {value}"), async {
-            while !is_it(metric(self.admin, sample).await) {
+            // A sample that nobody has touched yet may still be missing.
+            while !find_metric(self.admin, sample).await.ok().is_some_and(&is_it) {
                 tokio::time::sleep(ms(5)).await;
             }
         })
@@ -116,7 +117,12 @@ impl Proxy {
 
 /// The value of a sample at an operators' port, such as `tidegate_queue_depth{priority="normal"}`.
 pub(crate) async fn metric(admin: SocketAddr, sample: &str) -> f64 {
+    find_metric(admin, sample).await.unwrap_or_else(|page| panic!("no {sample} in {page}"))
+}
+
+/// The same, or the page that does not have it.
+async fn find_metric(admin: SocketAddr, sample: &str) -> Result<f64, String> {
     let page = Client::to(admin).await.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.text();
     let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {sample} in {page}")).trim().parse().expect("a number")
+    value.map(|value| value.trim().parse().expect("a number")).ok_or_else(|| page.clone())
 }
