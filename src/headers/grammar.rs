@@ -2,6 +2,9 @@
 //!
 //! Nothing here repairs or guesses: what the grammar does not know has a reason, and whoever asked refuses it.
 
+pub(crate) mod chunk;
+pub(crate) mod line;
+
 /// The characters of a token (RFC 9110, section 5.6.2), by byte.
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
@@ -62,6 +65,12 @@ pub(crate) fn first_control(bytes: &[u8]) -> Option<usize> {
         at += block.len();
     }
     None
+}
+
+/// How many of the bytes belong to a body that lacks `left`, and how many it lacks then.
+pub(crate) fn skip(bytes: &[u8], left: u64) -> (usize, u64) {
+    let used = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+    (used, left - used as u64)
 }
 
 /// A field line without its CRLF: the name, and the value without the white space around it.

@@ -1,4 +1,6 @@
-//! The pooled connector and one conversation on it: the only file of this room that knows pingora.
+//! The pooled connector and one conversation on it: the only part of this room that knows pingora.
+
+mod outlet;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,7 +19,7 @@ use pingora_error::BError;
 use pingora_http::RequestHeader;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::strict;
+use super::strict::Doubt;
 use super::target::Target;
 use crate::answer::Head;
 use crate::call::{BodyPart, BodyStream};
@@ -32,8 +34,6 @@ const IDLE_KEPT: Duration = Duration::from_secs(30);
 const SHARED: u64 = 0;
 /// A large body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
 const PIECE: usize = 64 * 1024;
-/// How many 1xx are passed over before an answer.
-const INTERIM_MAX: usize = 16;
 /// How long to look for an answer after the provider stopped reading the request.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -63,8 +63,12 @@ impl Loss {
 
 impl From<BError> for Loss {
     fn from(error: BError) -> Self {
-        // A context can quote the wire ("buf: …"); the type never does.
-        Self::new(error.etype().as_str())
+        // A context can quote the wire ("buf: …"); the type never does, nor does what our own checker says.
+        let cause = error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match cause.and_then(|cause| cause.downcast_ref::<Doubt>()) {
+            Some(doubt) => Self::new(doubt.to_string()),
+            None => Self::new(error.etype().as_str()),
+        }
     }
 }
 
@@ -124,7 +128,8 @@ impl Connector {
             match self.0.get_http_session(&*peer).await {
                 Ok((session, reused)) => {
                     peer.group_key = SHARED;
-                    let (session, pool) = (Box::new(session), Arc::clone(&self.0));
+                    let session = Box::new(outlet::watched(session, &peer));
+                    let pool = Arc::clone(&self.0);
                     return Ok(Conversation { session, peer, reused, pool });
                 }
                 Err(error) => last = Loss::from(error),
@@ -219,9 +224,8 @@ impl Conversation {
 
     /// The head of the final answer; 1xx are passed over.
     pub(super) async fn read_head(&mut self) -> Result<Head, Loss> {
-        for _ in 0..=INTERIM_MAX {
+        loop {
             self.session.read_response_header().await?;
-            self.check_head()?;
             let Some(head) = self.session.response_header() else { return Err(Loss::new("no head")) };
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return self.switched();
@@ -232,13 +236,6 @@ impl Conversation {
                 return Ok(Head { status: head.status, headers: fields });
             }
         }
-        Err(Loss::new("too many interim answers"))
-    }
-
-    /// A head that could be read in two ways is as good as none.
-    fn check_head(&self) -> Result<(), Loss> {
-        let HttpSession::H1(session) = &*self.session else { return Ok(()) };
-        strict::check_head(&session.get_headers_raw_bytes()).map_err(Loss::new)
     }
 
     /// The head of a 101, if it was asked for and switches to what was asked for.

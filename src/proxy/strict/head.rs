@@ -63,7 +63,8 @@ impl Head {
         }
         match name.len() {
             4 if resembles(name, b"host") => self.take_host(value)?,
-            7 if resembles(name, b"upgrade") => self.is_handshake |= names(value, b"websocket"),
+            // To HTTP/1.0 it means nothing (RFC 9110, section 7.8).
+            7 if resembles(name, b"upgrade") => self.is_handshake |= !self.is_http_1_0 && names(value, b"websocket"),
             14 if resembles(name, b"content-length") => self.take_length(name, value)?,
             17 if resembles(name, b"transfer-encoding") => self.take_coding(name, value)?,
             _ => {}
@@ -119,7 +120,6 @@ impl Head {
         }
         match (self.is_chunked, self.length, self.is_handshake) {
             (true, Some(_), _) => Err("the body must be framed by one Content-Length or by chunked, not both".into()),
-            (_, _, true) if self.is_http_1_0 => Err("a WebSocket handshake needs HTTP/1.1".into()),
             (true, _, true) | (_, Some(1..), true) => Err("a WebSocket handshake must have no body".into()),
             (false, _, true) => Ok(Body::Handshake),
             (true, None, false) => Ok(Body::Chunked),

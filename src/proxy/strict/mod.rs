@@ -9,14 +9,13 @@
 //! - Once refused, always refused: nobody knows where the next request would begin.
 //! - A body of known length costs nothing per byte. Between requests a connection holds no memory but the state itself.
 
-mod chunk;
 mod head;
-mod line;
 mod target;
 #[cfg(test)]
 mod tests;
 
 use self::head::{Body, Head};
+use crate::headers::grammar::{chunk, line, skip};
 
 /// What a request line may have, its CRLF included: longer ones are cut down by common servers, too.
 const REQUEST_LINE_MAX: usize = 16 * 1024;
@@ -24,8 +23,6 @@ const REQUEST_LINE_MAX: usize = 16 * 1024;
 const HEAD_MAX: usize = 64 * 1024;
 /// How many fields a head may have.
 const FIELDS_MAX: usize = 100;
-/// What the line of a chunk size may have: the size, the extensions, CRLF.
-const CHUNK_LINE_MAX: usize = 15 + 256 + 2;
 /// What the trailers may have in all.
 const TRAILERS_MAX: usize = 8 * 1024;
 /// How many trailers there may be.
@@ -184,7 +181,7 @@ impl Strict {
         match self.state {
             State::Fields => HEAD_MAX - self.head.size,
             State::Trailers => TRAILERS_MAX - self.head.size,
-            State::ChunkSize => CHUNK_LINE_MAX,
+            State::ChunkSize => chunk::LINE_MAX,
             _ => REQUEST_LINE_MAX,
         }
     }
@@ -239,10 +236,4 @@ impl Strict {
         self.head = Head::default();
         self.state = next;
     }
-}
-
-/// How many of the bytes belong to a body that lacks `left`, and how many it lacks then.
-fn skip(bytes: &[u8], left: u64) -> (usize, u64) {
-    let used = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-    (used, left - used as u64)
 }

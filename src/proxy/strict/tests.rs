@@ -98,8 +98,8 @@ fn heads_are_bounded_to_the_byte() {
 fn chunk_lines_and_trailers_are_bounded_to_the_byte() {
     let chunked = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
     let extension = |length: usize| format!("{chunked}0;{}\r\n\r\n", "a".repeat(length - 4));
-    assert_eq!(verdict(extension(CHUNK_LINE_MAX).as_bytes()), Ok(()));
-    assert!(verdict(extension(CHUNK_LINE_MAX + 1).as_bytes()).is_err());
+    assert_eq!(verdict(extension(chunk::LINE_MAX).as_bytes()), Ok(()));
+    assert!(verdict(extension(chunk::LINE_MAX + 1).as_bytes()).is_err());
     let trailers = |count: usize| format!("{chunked}0\r\n{}\r\n", "A:\r\n".repeat(count));
     assert_eq!(verdict(trailers(TRAILER_FIELDS_MAX).as_bytes()), Ok(()));
     assert_eq!(kind(trailers(TRAILER_FIELDS_MAX + 1).as_bytes()), Kind::HeadTooLarge);

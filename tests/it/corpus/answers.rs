@@ -31,6 +31,8 @@ struct Case {
     body: String,
     #[serde(default)]
     reuse: bool,
+    /// Words of the message of the 502.
+    says: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
@@ -199,6 +201,7 @@ async fn play(case: &Case, asked: Asked) {
         Expect::Lost => {
             let answer = client.answer().await;
             assert_eq!((answer.status(), answer.error_code().as_str()), (502, "upstream_disconnected"), "{story}");
+            assert!(answer.text().contains(case.says.as_deref().unwrap_or_default()), "{story}: {}", answer.text());
         }
         Expect::Cut => expect_cut(&mut client, &story).await,
     }

@@ -1,15 +1,15 @@
 //! Where a line ends: at CRLF, and nothing else may look like an end.
 
-use crate::headers::grammar::first_control;
+use super::first_control;
 
 /// How long the end of a line is.
-pub(super) const CRLF: usize = 2;
+pub(crate) const CRLF: usize = 2;
 
 /// How many of `bytes` belong to the line that began with `carried`; `None` when its end has not come.
 ///
 /// # Errors
 /// When a control byte stands in it, which some would take for its end, and others not.
-pub(super) fn end(carried: &[u8], bytes: &[u8]) -> Result<Option<usize>, &'static str> {
+pub(crate) fn end(carried: &[u8], bytes: &[u8]) -> Result<Option<usize>, &'static str> {
     const BARE_CR: &str = "a CR without LF: lines end with CRLF";
     if carried.last() == Some(&b'\r') {
         return match bytes.first() {

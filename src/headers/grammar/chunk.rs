@@ -1,12 +1,14 @@
 //! The line before each chunk (RFC 9112, section 7.1).
 
-use crate::headers::grammar::{is_blank, is_token_byte};
+use super::{is_blank, is_token_byte};
 
-/// pingora reads no more digits, and no chunk needs more.
+/// The longest line, its CRLF included: the size, and 256 bytes of extensions.
+pub(crate) const LINE_MAX: usize = DIGITS_MAX + 256 + super::line::CRLF;
+/// pingora reads hardly more digits, and no chunk needs more.
 const DIGITS_MAX: usize = 15;
 
 /// The size of a chunk. Extensions may be there, and mean nothing to us; they are not passed on.
-pub(super) fn size(line: &[u8]) -> Result<u64, &'static str> {
+pub(crate) fn size(line: &[u8]) -> Result<u64, &'static str> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extensions) = line.split_at(digits);
     if size.is_empty() {
