@@ -29,7 +29,6 @@ const MISSING: &[(&str, &[&str], &str)] = &[
     ("server.tls", &[], "TLS on the client port"),
     ("server.memory_max", &[], "one bound over all memory held"),
     ("upstreams.kind", &["model"], "the rules for agents"),
-    ("upstreams.http", &["auto", "1.1"], "HTTP/2 towards upstreams"),
     ("upstreams.continuation", &["off"], "continuing a partial answer"),
     ("upstreams.limits.tokens_per_minute", &[], "counting tokens"),
     ("upstreams.limits.requests_per_day", &[], "counting requests a day"),

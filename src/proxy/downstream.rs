@@ -21,6 +21,9 @@ const BODY_AT_FIRST: u64 = 256 * 1024;
 /// A body that is too large is read up to so many times `body_max`, to keep the connection usable.
 const DRAIN_FACTOR: u64 = 4;
 
+/// How long what is left of a body is taken after its answer.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
 /// A request and the way back to its client.
 pub(super) struct Downstream<'a> {
     session: &'a mut ServerSession,
@@ -197,6 +200,13 @@ impl<'a> Downstream<'a> {
                 return Gone;
             }
         }
+    }
+
+    /// Takes what is left of a body that nobody wants, for a moment: to close with unread bytes is to reset, and that can
+    /// overtake the answer.
+    pub(super) async fn discard_body(&mut self) {
+        let rest = async { while let Ok(Some(_)) = self.read_part().await {} };
+        let _over = timed(DISCARD_TIME, rest).await;
     }
 
     /// Whether the body was read to its end, so that the connection can be used again.

@@ -42,7 +42,11 @@ async fn pass_on(downstream: &mut Downstream<'_>, answer: &mut Answer, is_event_
         Some(Ending::Complete) => {}
     }
     downstream.finish().await?;
-    Ok(if downstream.is_body_read() { After::Keep } else { After::Close })
+    if downstream.is_body_read() {
+        return Ok(After::Keep);
+    }
+    downstream.discard_body().await;
+    Ok(After::Close)
 }
 
 /// The next bytes of the answer. What is there is passed on before anybody looks whether the client is.

@@ -12,6 +12,8 @@ mod backoff;
 mod connect;
 mod exchange;
 mod hold;
+mod rewound;
+mod send;
 pub mod settings;
 mod target;
 mod upgraded;
