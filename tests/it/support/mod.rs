@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod frames;
+pub(crate) mod http2;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod upstream;
