@@ -1,7 +1,9 @@
 //! Corners where two rules meet.
 
 use crate::support::client::post_to;
-use crate::support::upstream::{STREAM, answer, chunk, event, fine, json};
+use tidegate::units::Secret;
+
+use crate::support::upstream::{FINE, STREAM, answer, chunk, event, fine, json};
 use crate::support::wire::End;
 use crate::support::{Step, Upstream, get, ms, post, proxy};
 
@@ -39,19 +41,21 @@ async fn refusal_counts_as_one_when_its_body_is_cut() {
 async fn offer_of_another_protocol_is_ignored_and_so_is_what_is_no_handshake() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).start().await;
-    let mut upstream = upstream.script([(0..2).flat_map(|_| [Read, Send(fine())]).collect()]);
+    let mut upstream = upstream.script([(0..4).flat_map(|_| [Read, Send(fine())]).collect()]);
     let offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
     assert_eq!(proxy.client().await.ask(post_to("/v1/chat/completions", offer, CALL)).await.status(), 200);
     let seen = upstream.request().await;
     assert!(!seen.head.has("upgrade") && !seen.head.has("http2-settings") && !seen.head.has("connection"));
     let (connection, websocket) = ("Connection: Upgrade\r\n", "Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n");
     let old = format!("GET /v1/realtime HTTP/1.0\r\nHost: t\r\n{connection}{websocket}\r\n");
-    assert_eq!(proxy.client().await.ask(get("/v1/realtime", websocket)).await.status(), 200);
-    assert!(!upstream.request().await.head.has("upgrade"));
-    // What stands behind a handshake is a body to one reader, and frames to another; of HTTP/1.0 nobody can switch.
+    for request in [old, get("/v1/realtime", websocket)] {
+        assert_eq!(proxy.client().await.ask(request).await.status(), 200);
+        assert!(!upstream.request().await.head.has("upgrade"));
+    }
+    // What stands behind a handshake is a body to one reader, and frames to another.
     let with_body = get("/v1/realtime", &format!("{connection}{websocket}Content-Length: 2\r\n")) + "{}";
     let posted = post_to("/v1/realtime", &[connection, websocket].concat(), "{}");
-    for request in [old.into_bytes(), with_body.into_bytes(), posted] {
+    for request in [with_body.into_bytes(), posted] {
         let refused = proxy.client().await.ask(request).await;
         assert_eq!((refused.status(), refused.error_code()), (400, "bad_request".to_owned()));
     }
@@ -129,4 +133,38 @@ async fn failure_names_upstream_and_attempts() {
     assert_eq!((seen.status(), seen.error_code()), (502, "upstream_disconnected".to_owned()));
     assert_eq!(seen.head.field("x-tidegate-attempts").as_deref(), Some("1"));
     assert!(seen.head.has("x-tidegate-upstream"));
+}
+
+#[tokio::test]
+async fn connection_cannot_strip_what_we_add() {
+    let upstream = Upstream::start().await;
+    let addr = upstream.addr();
+    let key = Secret::new("ours".to_owned());
+    let proxy = proxy(&upstream).provider(|provider| provider.api_keys = vec![key]).start().await;
+    let theirs = "Connection: x-tidegate-request-id, x-tidegate-attempts, content-length, retry-after, connection\r\n\
+                  X-Tidegate-Request-Id: forged\r\n";
+    let answered = answer("200 OK", theirs, FINE);
+    let mut upstream = upstream.script([(0..3).flat_map(|_| [Read, Send(answered.clone())]).collect()]);
+    let named = "Connection: host, Authorization, content-length, transfer-encoding, content-type, content-encoding\r\n\
+                 Connection: x-tidegate-request-id, traceparent, expect, connection, user-agent\r\n\
+                 Authorization: Bearer theirs\r\nContent-Encoding: identity\r\nUser-Agent: u\r\n";
+    let mut client = proxy.client().await;
+    let chunked =
+        format!("POST /v1/files HTTP/1.1\r\nHost: t\r\n{named}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n");
+    for (request, framing) in [
+        (post_to("/v1/chat/completions", named, CALL), ("content-length", CALL.len().to_string())),
+        (post_to("/v1/files", named, CALL), ("content-length", CALL.len().to_string())),
+        (chunked.into_bytes(), ("transfer-encoding", "chunked".to_owned())),
+    ] {
+        let got = client.ask(request).await;
+        assert_eq!((got.status(), got.text().as_str()), (200, FINE));
+        assert!(got.head.has("x-tidegate-attempts") && got.head.fields("x-tidegate-request-id") != ["forged"]);
+        assert_eq!(got.head.fields("x-tidegate-request-id").len(), 1);
+        let head = upstream.request().await.head;
+        assert_eq!(head.fields("host"), [addr.to_string()]);
+        assert_eq!(head.fields("authorization"), ["Bearer ours"]);
+        assert_eq!(head.fields("content-encoding"), ["identity"]);
+        assert_eq!(head.fields(framing.0), [framing.1]);
+        assert!(!head.has("user-agent") && !head.has("connection"), "the client's own, and it may");
+    }
 }
