@@ -2,6 +2,7 @@
 
 mod answers;
 mod data;
+mod h2;
 mod recorder;
 mod reference;
 
