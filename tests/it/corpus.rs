@@ -11,7 +11,7 @@ use recorder::{Record, Recorder, echo};
 use reference::{Found, Message, read};
 
 use crate::support::wire::Answer;
-use crate::support::{Client, Proxy, get};
+use crate::support::{Client, Proxy, get, ms};
 
 /// Where the case stands among what its client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ enum Place {
     Before,
     /// Right behind a sound request, in the same segment.
     Behind,
+    /// While the answer to a sound request before it is still awaited.
+    Meanwhile,
     /// In many small segments.
     Dripping,
 }
@@ -47,9 +49,17 @@ impl Stage {
             Place::Alone => client.send(&bytes).await,
             Place::Before => client.send([&bytes, get(&follow, "").as_bytes()].concat()).await,
             Place::Behind => client.send([get(&before, "").as_bytes(), &bytes].concat()).await,
+            Place::Meanwhile => {
+                client.send(get(&before, "")).await;
+                assert!(matches!(self.recorder.record().await, Record::Request(_)), "{story}");
+                client.send(&bytes).await;
+                // Time to read it; whether it does or not, the outcome must be the same.
+                tokio::time::sleep(ms(2)).await;
+            }
             Place::Dripping => drip(&mut client, &bytes).await,
         }
-        if place == Place::Behind {
+        if matches!(place, Place::Behind | Place::Meanwhile) {
+            self.recorder.gate.add_permits(1);
             assert_eq!(client.answer().await.text(), echo(&before), "{story}");
         }
         let answer = client.answer().await;
@@ -158,6 +168,11 @@ async fn request_right_behind_an_ambiguous_one_is_not_misread() {
 #[tokio::test]
 async fn sound_request_right_before_an_ambiguous_one_is_served() {
     play_all(Place::Behind).await;
+}
+
+#[tokio::test]
+async fn sound_request_is_served_though_an_ambiguous_one_comes_meanwhile() {
+    play_all(Place::Meanwhile).await;
 }
 
 #[tokio::test]
