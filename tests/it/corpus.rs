@@ -10,6 +10,7 @@ use data::{Case, Expect, cases};
 use recorder::{Record, Recorder, echo};
 use reference::{Found, Message, read};
 
+use crate::support::client::post_to;
 use crate::support::wire::Answer;
 use crate::support::{Client, Proxy, get, ms};
 
@@ -20,7 +21,7 @@ enum Place {
     Alone,
     /// With another request right behind it, in the same segment.
     Before,
-    /// Right behind a sound request, in the same segment.
+    /// Right behind a sound request whose body streams, in the same segment.
     Behind,
     /// While the answer to a sound request before it is still awaited.
     Meanwhile,
@@ -43,12 +44,13 @@ impl Stage {
     async fn play(&mut self, case: &Case, place: Place) {
         let story = format!("{} {place:?} ({})", case.name, case.why);
         let (before, follow, next) = (sound(case, "before"), sound(case, "follow"), sound(case, "next"));
+        let upload = before.replace("models", "files");
         let bytes = case.bytes();
         let mut client = self.proxy.client().await;
         match place {
             Place::Alone => client.send(&bytes).await,
             Place::Before => client.send([&bytes, get(&follow, "").as_bytes()].concat()).await,
-            Place::Behind => client.send([get(&before, "").as_bytes(), &bytes].concat()).await,
+            Place::Behind => client.send([post_to(&upload, "", "upload"), bytes].concat()).await,
             Place::Meanwhile => {
                 client.send(get(&before, "")).await;
                 assert!(matches!(self.recorder.record().await, Record::Request(_)), "{story}");
@@ -60,7 +62,8 @@ impl Stage {
         }
         if matches!(place, Place::Behind | Place::Meanwhile) {
             self.recorder.gate.add_permits(1);
-            assert_eq!(client.answer().await.text(), echo(&before), "{story}");
+            let first = if place == Place::Behind { &upload } else { &before };
+            assert_eq!(client.answer().await.text(), echo(first), "{story}");
         }
         let answer = client.answer().await;
         let forwarded = case.expect == Expect::Forwarded;
@@ -81,7 +84,7 @@ impl Stage {
         }
         // Somebody else is served as if nothing had been.
         assert_eq!(self.proxy.client().await.ask(get(&next, "")).await.text(), echo(&next), "{story}");
-        self.check_records(case, &[before, follow, next], forwarded.then_some(&answer), &story);
+        self.check_records(case, &[upload, before, follow, next], forwarded.then_some(&answer), &story);
     }
 
     /// Only what is sound arrived, and each of it as it was meant.
@@ -91,7 +94,9 @@ impl Stage {
             match record {
                 Record::Wrong(why, bytes) => panic!("{story}: {why} in {:?}", bytes.escape_ascii().to_string()),
                 Record::Request(message) if others.contains(&message.target) => {
-                    assert_eq!((message.method.as_str(), message.body.as_slice()), ("GET", &b""[..]), "{story}");
+                    let expected =
+                        if message.target == others[0] { ("POST", &b"upload"[..]) } else { ("GET", &b""[..]) };
+                    assert_eq!((message.method.as_str(), message.body.as_slice()), expected, "{story}");
                 }
                 Record::Request(message) => arrived.push(message),
             }
