@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::Bounds;
 use super::cause::{Gone, NotTaken, Refused};
 use super::inlet::Verdict;
+use super::strict::check_target;
 use crate::answer::Head;
 use crate::call::BodyPart;
 use crate::headers;
@@ -79,6 +80,9 @@ impl<'a> Downstream<'a> {
         let is_known_form = raw.starts_with(b"/") || raw == b"*" || raw.windows(3).any(|part| part == b"://");
         if !is_plain || !is_known_form || !(target.starts_with('/') || target == "*") || !head.raw_path_is_utf8() {
             return Err(Refused::bad_request("the request target must be a path of visible ASCII characters"));
+        }
+        if self.session.is_http2() {
+            check_target(head.method.as_str(), target).map_err(Refused::bad_request)?;
         }
         Ok((head.method.clone(), target.to_owned()))
     }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod data;
+mod h2;
 mod recorder;
 mod reference;
 
@@ -9,8 +10,9 @@ use data::{Case, Expect, cases};
 use recorder::{Record, Recorder, echo};
 use reference::{Found, Message, read};
 
+use crate::support::client::post_to;
 use crate::support::wire::Answer;
-use crate::support::{Client, Proxy, get};
+use crate::support::{Client, Proxy, get, ms};
 
 /// Where the case stands among what its client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +21,10 @@ enum Place {
     Alone,
     /// With another request right behind it, in the same segment.
     Before,
-    /// Right behind a sound request, in the same segment.
+    /// Right behind a sound request whose body streams, in the same segment.
     Behind,
+    /// While the answer to a sound request before it is still awaited.
+    Meanwhile,
     /// In many small segments.
     Dripping,
 }
@@ -40,16 +44,26 @@ impl Stage {
     async fn play(&mut self, case: &Case, place: Place) {
         let story = format!("{} {place:?} ({})", case.name, case.why);
         let (before, follow, next) = (sound(case, "before"), sound(case, "follow"), sound(case, "next"));
+        let upload = before.replace("models", "files");
         let bytes = case.bytes();
         let mut client = self.proxy.client().await;
         match place {
             Place::Alone => client.send(&bytes).await,
             Place::Before => client.send([&bytes, get(&follow, "").as_bytes()].concat()).await,
-            Place::Behind => client.send([get(&before, "").as_bytes(), &bytes].concat()).await,
+            Place::Behind => client.send([post_to(&upload, "", "upload"), bytes].concat()).await,
+            Place::Meanwhile => {
+                client.send(get(&before, "")).await;
+                assert!(matches!(self.recorder.record().await, Record::Request(_)), "{story}");
+                client.send(&bytes).await;
+                // Time to read it; whether it does or not, the outcome must be the same.
+                tokio::time::sleep(ms(2)).await;
+            }
             Place::Dripping => drip(&mut client, &bytes).await,
         }
-        if place == Place::Behind {
-            assert_eq!(client.answer().await.text(), echo(&before), "{story}");
+        if matches!(place, Place::Behind | Place::Meanwhile) {
+            self.recorder.gate.add_permits(1);
+            let first = if place == Place::Behind { &upload } else { &before };
+            assert_eq!(client.answer().await.text(), echo(first), "{story}");
         }
         let answer = client.answer().await;
         let forwarded = case.expect == Expect::Forwarded;
@@ -70,7 +84,7 @@ impl Stage {
         }
         // Somebody else is served as if nothing had been.
         assert_eq!(self.proxy.client().await.ask(get(&next, "")).await.text(), echo(&next), "{story}");
-        self.check_records(case, &[before, follow, next], forwarded.then_some(&answer), &story);
+        self.check_records(case, &[upload, before, follow, next], forwarded.then_some(&answer), &story);
     }
 
     /// Only what is sound arrived, and each of it as it was meant.
@@ -80,7 +94,9 @@ impl Stage {
             match record {
                 Record::Wrong(why, bytes) => panic!("{story}: {why} in {:?}", bytes.escape_ascii().to_string()),
                 Record::Request(message) if others.contains(&message.target) => {
-                    assert_eq!((message.method.as_str(), message.body.as_slice()), ("GET", &b""[..]), "{story}");
+                    let expected =
+                        if message.target == others[0] { ("POST", &b"upload"[..]) } else { ("GET", &b""[..]) };
+                    assert_eq!((message.method.as_str(), message.body.as_slice()), expected, "{story}");
                 }
                 Record::Request(message) => arrived.push(message),
             }
@@ -157,6 +173,11 @@ async fn request_right_behind_an_ambiguous_one_is_not_misread() {
 #[tokio::test]
 async fn sound_request_right_before_an_ambiguous_one_is_served() {
     play_all(Place::Behind).await;
+}
+
+#[tokio::test]
+async fn sound_request_is_served_though_an_ambiguous_one_comes_meanwhile() {
+    play_all(Place::Meanwhile).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Corners where two rules meet.
 
 use crate::support::client::post_to;
-use crate::support::upstream::{STREAM, answer, chunk, event, fine, json};
+use tidegate::units::Secret;
+
+use crate::support::upstream::{FINE, STREAM, answer, chunk, event, fine, json};
 use crate::support::wire::End;
 use crate::support::{Step, Upstream, get, ms, post, proxy};
 
@@ -131,4 +133,38 @@ async fn failure_names_upstream_and_attempts() {
     assert_eq!((seen.status(), seen.error_code()), (502, "upstream_disconnected".to_owned()));
     assert_eq!(seen.head.field("x-tidegate-attempts").as_deref(), Some("1"));
     assert!(seen.head.has("x-tidegate-upstream"));
+}
+
+#[tokio::test]
+async fn connection_cannot_strip_what_we_add() {
+    let upstream = Upstream::start().await;
+    let addr = upstream.addr();
+    let key = Secret::new("ours".to_owned());
+    let proxy = proxy(&upstream).provider(|provider| provider.api_keys = vec![key]).start().await;
+    let theirs = "Connection: x-tidegate-request-id, x-tidegate-attempts, content-length, retry-after, connection\r\n\
+                  X-Tidegate-Request-Id: forged\r\n";
+    let answered = answer("200 OK", theirs, FINE);
+    let mut upstream = upstream.script([(0..3).flat_map(|_| [Read, Send(answered.clone())]).collect()]);
+    let named = "Connection: host, Authorization, content-length, transfer-encoding, content-type, content-encoding\r\n\
+                 Connection: x-tidegate-request-id, traceparent, expect, connection, user-agent\r\n\
+                 Authorization: Bearer theirs\r\nContent-Encoding: identity\r\nUser-Agent: u\r\n";
+    let mut client = proxy.client().await;
+    let chunked =
+        format!("POST /v1/files HTTP/1.1\r\nHost: t\r\n{named}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n");
+    for (request, framing) in [
+        (post_to("/v1/chat/completions", named, CALL), ("content-length", CALL.len().to_string())),
+        (post_to("/v1/files", named, CALL), ("content-length", CALL.len().to_string())),
+        (chunked.into_bytes(), ("transfer-encoding", "chunked".to_owned())),
+    ] {
+        let got = client.ask(request).await;
+        assert_eq!((got.status(), got.text().as_str()), (200, FINE));
+        assert!(got.head.has("x-tidegate-attempts") && got.head.fields("x-tidegate-request-id") != ["forged"]);
+        assert_eq!(got.head.fields("x-tidegate-request-id").len(), 1);
+        let head = upstream.request().await.head;
+        assert_eq!(head.fields("host"), [addr.to_string()]);
+        assert_eq!(head.fields("authorization"), ["Bearer ours"]);
+        assert_eq!(head.fields("content-encoding"), ["identity"]);
+        assert_eq!(head.fields(framing.0), [framing.1]);
+        assert!(!head.has("user-agent") && !head.has("connection"), "the client's own, and it may");
+    }
 }

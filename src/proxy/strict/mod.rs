@@ -28,6 +28,14 @@ const TRAILERS_MAX: usize = 8 * 1024;
 /// How many trailers there may be.
 const TRAILER_FIELDS_MAX: usize = 32;
 
+/// Checks a request target that did not come by HTTP/1.1, and will go on by it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_target(method: &str, target: &str) -> Result<(), &'static str> {
+    target::authority_of(method.as_bytes(), target.as_bytes()).map(|_| ())
+}
+
 /// Why the bytes are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Violation {

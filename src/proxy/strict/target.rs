@@ -44,7 +44,8 @@ pub(super) fn request_line(line: &[u8]) -> Result<RequestLine<'_>, &'static str>
     Ok(RequestLine { is_http_1_0, authority: authority_of(method, target)? })
 }
 
-fn authority_of<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, &'static str> {
+/// The authority of a target in absolute form.
+pub(super) fn authority_of<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, &'static str> {
     if !target.iter().all(u8::is_ascii_graphic) {
         return Err("the request target must be visible ASCII characters; percent-encode others");
     }
