@@ -2,8 +2,10 @@
 #![expect(clippy::redundant_pub_crate, reason = "helpers of every module of this binary")]
 
 pub(crate) mod client;
+pub(crate) mod http2;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 
