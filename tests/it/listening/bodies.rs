@@ -100,22 +100,3 @@ async fn upload_without_progress_gets_408_and_its_exchange_is_cut() {
     assert_eq!(within(ms(3_000), "the refusal", slow.whole()).await.0, 408);
     within(ms(1_000), "the exchange is cut", line.gone()).await;
 }
-
-#[tokio::test]
-async fn upload_that_is_refused_early_hears_so_while_it_still_sends() {
-    let upstream = Upstream::start().await;
-    let proxy = proxy(&upstream).start().await;
-    let mut client = Http2::to(proxy.clients).await;
-    let mut sending = client.begin(request(Method::POST, "/v1/files").body(()).unwrap(), false).await;
-    sending.send("a part".into(), false).await.unwrap();
-    let mut line = upstream.accept().await;
-    line.head().await;
-    line.send(answer(
-        "413 Payload Too Large",
-        "Content-Type: application/json\r\nConnection: close\r\n",
-        "{\"error\":{\"code\":\"large\"}}",
-    ))
-    .await;
-    let (status, _, body) = within(ms(5_000), "the answer", sending.whole()).await;
-    assert_eq!((status.as_u16(), error_code(&body).as_str()), (413, "large"));
-}
