@@ -88,12 +88,6 @@ async fn carries(http_1: u64, http_2: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_of_128_mib_go_through_byte_for_byte_with_flat_memory() {
-    carries(128 * MIB, 32 * MIB).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: make soak"]
 async fn bodies_of_1_gib_go_through_byte_for_byte_with_flat_memory() {
     carries(1024 * MIB, 256 * MIB).await;
 }

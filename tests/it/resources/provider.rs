@@ -1,5 +1,6 @@
 //! A provider that answers everything, however large.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -107,10 +108,12 @@ pub(super) struct Noise {
 
 impl Noise {
     pub(super) fn new(length: u64) -> Self {
-        let mut random = fastrand::Rng::with_seed(17);
-        let mut block = vec![0; 1_000_003]; // prime: never in step with anybody's buffers
-        random.fill(&mut block);
-        Self { block: block.into(), left: length }
+        static BLOCK: LazyLock<Bytes> = LazyLock::new(|| {
+            let mut block = vec![0; 1_000_003]; // prime: never in step with anybody's buffers
+            fastrand::Rng::with_seed(17).fill(&mut block);
+            block.into()
+        });
+        Self { block: Bytes::clone(&BLOCK), left: length }
     }
 
     /// The next bytes.

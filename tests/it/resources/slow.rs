@@ -1,7 +1,7 @@
 //! Slow clients are shut within their limits, and nobody else waits for them.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{House, MIB, Provider, memory, served_all_along, until_memory_is_under};
 use crate::support::process::Process;
@@ -16,8 +16,10 @@ const LIMITS: &str = "header_timeout = \"1s\"\nbody_timeout = \"1s\"\nwrite_time
 /// So many clients that do the same; each ends when the proxy has closed its connection.
 async fn all(process: &Process, client: impl AsyncFn(TcpStream)) {
     let one = async || {
-        let stream = TcpStream::connect(process.clients).await.expect("the proxy listens");
-        client(stream).await;
+        // A small window, or the system would take in megabytes for each that does not read.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16 << 10).expect("a window");
+        client(socket.connect(process.clients).await.expect("the proxy listens")).await;
     };
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| Box::pin(one())).collect();
     let mut left = CLIENTS;
@@ -51,13 +53,14 @@ async fn are_shut(client: impl AsyncFn(TcpStream)) {
         .await;
         after.push(memory(&process, "VmRSS"));
     }
-    println!("VmRSS after each time: {:?} MiB", after.iter().map(|bytes| bytes / MIB).collect::<Vec<_>>());
+    let mib: Vec<u64> = after.iter().map(|bytes| bytes / MIB).collect();
+    println!("VmRSS after each time: {mib:?} MiB, VmHWM {} MiB", memory(&process, "VmHWM") / MIB);
     until_memory_is_under(&process, after[0] * 5 / 4 + 8 * MIB).await;
     until_memory_is_under(&process, 100 * MIB).await;
     assert!(metric(process.admin, "tidegate_memory_bytes{kind=\"bodies\"}").await < 0.5);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_drip_are_shut_while_others_are_served() {
     are_shut(async |mut stream| {
         for byte in get("/v1/models", "X-Long: 1\r\n").bytes().cycle() {
@@ -70,7 +73,7 @@ async fn heads_that_drip_are_shut_while_others_are_served() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_stall_are_shut_while_others_are_served() {
     for path in ["/v1/chat/completions", "/v1/files"] {
         are_shut(async |mut stream| {
@@ -86,7 +89,7 @@ async fn bodies_that_stall_are_shut_while_others_are_served() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_large_answers_that_stop_are_shut_while_others_are_served() {
     are_shut(async |mut stream| {
         stream.write_all(get("/v1/files/100000000", "").as_bytes()).await.unwrap();
