@@ -1,14 +1,18 @@
-"""How a client reaches a server, and what may differ between an answer that came straight and one that came through."""
+"""How a client reaches a server, and what may differ between an exchange that is straight and one that goes through."""
 
 import dataclasses
 import functools
 import pathlib
 import ssl
 
-# tidegate dates its answers itself, and what belongs to one connection is each connection's own.
-OURS = {"date", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+# What belongs to one connection, or is spent on it, is each connection's own.
+HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+# Of a request: where it was sent, and what the nearest server answers.
+OF_REQUESTS = HOP_BY_HOP | {"host", "expect"}
+# Of an answer: tidegate dates it.
+OF_ANSWERS = HOP_BY_HOP | {"date"}
 OUR_PREFIX = "x-tidegate-"
-# Added only to an answer that has none.
+# tidegate's own, added only to an answer that has none.
 LIMITS = "x-ratelimit-"
 
 Headers = list[tuple[str, str]]
@@ -48,16 +52,25 @@ class Ends:
         return ssl.create_default_context(cafile=str(self.authority))
 
 
+def comparable(direct: Headers, through: Headers) -> tuple[Headers, Headers]:
+    """What both answers tell, without what differs by design. Nothing else may differ."""
+    direct, through = told(direct), told(through)
+    names = {name for name, _ in direct}
+    if not any(name.startswith(LIMITS) for name in names):
+        through = [(name, value) for name, value in through if not name.startswith(LIMITS)]
+    if "content-length" not in names:
+        # How a body is framed is each hop's own affair: a length may stand for chunks, once it is known.
+        through = [(name, value) for name, value in through if name != "content-length"]
+    return direct, through
+
+
 def told(headers: Headers) -> Headers:
-    """What an answer's headers tell, in their order."""
-    names = [(name.lower(), value) for name, value in headers]
-    return [(name, value) for name, value in names if name not in OURS and not name.startswith(OUR_PREFIX)]
-
-
-def without_our_limits(direct: Headers, through: Headers) -> Headers:
-    if any(name.startswith(LIMITS) for name, _ in direct):
-        return through
-    return [(name, value) for name, value in through if not name.startswith(LIMITS)]
+    """Fields of one name keep their order and are put where the first of them is: between names, order means nothing."""
+    grouped: dict[str, list[str]] = {}
+    for name, value in headers:
+        if name.lower() not in OF_ANSWERS and not name.lower().startswith(OUR_PREFIX):
+            grouped.setdefault(name.lower(), []).append(value)
+    return [(name, value) for name, values in grouped.items() for value in values]
 
 
 def came_through(headers: Headers) -> bool:

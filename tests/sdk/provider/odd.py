@@ -61,7 +61,7 @@ HEADERS = [
 def echo(request: Request) -> Answer:
     """All that arrived; the body is said back as bytes, so that nothing can hide in a text."""
     headers = [("content-type", "application/json"), ("x-body-length", str(len(request.body)))]
-    answer = of_json({"seen": request.seen(), "body": base64.b64encode(request.body).decode()})
+    answer = of_json({"seen": request.seen(), "body": base64.b64encode(request.steady_body()).decode()})
     answer.headers += headers[1:]
     answer.limits = False
     return answer

@@ -11,8 +11,10 @@ import websockets
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from .wire import HOP_BY_HOP, RANDOM
+from wires import OF_REQUESTS
 
+# What differs from one handshake to the next.
+RANDOM = {"sec-websocket-key"}
 TEXT = "Die Flut 🌊 kommt"
 
 
@@ -54,7 +56,7 @@ def seen(socket: ServerConnection) -> dict:
     headers = sorted(
         [name.lower(), value]
         for name, value in socket.request.headers.raw_items()
-        if name.lower() not in HOP_BY_HOP | RANDOM
+        if name.lower() not in OF_REQUESTS | RANDOM
     )
     return {"type": "realtime", "target": socket.request.path, "headers": headers, "subprotocol": socket.subprotocol}
 

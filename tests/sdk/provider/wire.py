@@ -7,10 +7,8 @@ import hashlib
 import json
 import re
 
-# What belongs to one connection and not to the request, and where it was sent.
-HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host"}
-# What differs from one WebSocket handshake to the next.
-RANDOM = {"sec-websocket-key"}
+from wires import OF_REQUESTS
+
 SERVER = [("server", "provider"), ("x-request-id", "req_0001"), ("openai-processing-ms", "7")]
 LIMITS = [
     ("x-ratelimit-limit-requests", "10000"),
@@ -60,16 +58,24 @@ class Request:
         found = re.search(r"boundary=\"?([^\";]+)", self.header("content-type"))
         return found[1].encode("latin-1") if found else b""
 
-    def seen(self) -> str:
-        """What arrived, as ASCII. A boundary is random, so another stands in its place."""
+    def steady_body(self) -> bytes:
+        """The body; a boundary is random, so another stands in its place."""
         boundary = self.boundary()
-        body = self.body.replace(boundary, b"BOUNDARY") if boundary else self.body
+        return self.body.replace(boundary, b"BOUNDARY") if boundary else self.body
+
+    def compares(self, name: str) -> bool:
+        """That there is no body can be said with a length or without one."""
+        return name not in OF_REQUESTS and (name != "content-length" or bool(self.body))
+
+    def seen(self) -> str:
+        """What arrived, as ASCII."""
+        boundary = self.boundary()
         headers = [
             [name, value.replace(boundary.decode("latin-1"), "BOUNDARY") if boundary else value]
             for name, value in self.headers
-            if name not in HOP_BY_HOP | RANDOM
+            if self.compares(name)
         ]
-        digest = hashlib.sha256(body).hexdigest()
+        digest = hashlib.sha256(self.steady_body()).hexdigest()
         return json.dumps({"method": self.method, "target": self.target, "headers": sorted(headers), "body": digest})
 
 
