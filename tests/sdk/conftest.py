@@ -89,6 +89,15 @@ def ends(wire, provider, gates, certificate) -> Ends:
     return Ends(wire, f"{provider.origins[wire.scheme]}/v1", gate.base_url, certificate.authority)
 
 
+@pytest.fixture(scope="session", params=[wire for wire in WIRES if not wire.http2], ids=str)
+def realtime_ends(request, provider, gates, certificate) -> Ends:
+    """The same for WebSockets, which start as HTTP/1.1."""
+    wire = request.param
+    gate = gates(provider.origins["ws"], wire.tls)
+    direct = provider.origins["wss" if wire.tls else "ws"]
+    return Ends(wire, f"{direct}/v1", gate.base_url, certificate.authority)
+
+
 def client(base_url: str) -> openai.OpenAI:
     """The official client, as people make it. It does not retry, so that no error of ours goes unseen."""
     return openai.OpenAI(base_url=base_url, api_key="sk-test", max_retries=0, timeout=120)

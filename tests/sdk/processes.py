@@ -79,8 +79,10 @@ class Provider:
     def __init__(self, log: pathlib.Path, cert: pathlib.Path, key: pathlib.Path):
         self._process = Process(log, [r"^(\{.*\})$"], sys.executable, "-m", "provider", str(cert), str(key))
         ports = json.loads(self._process.announced[0])
-        # By scheme: "http", "https", "ws" and "wss".
-        self.origins = {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}
+        # "http" and "https", and beside them the realtime half, "ws" and "wss".
+        self.origins = {
+            name: f"{'https' if name in ('https', 'wss') else 'http'}://127.0.0.1:{port}" for name, port in ports.items()
+        }
 
     def stop(self) -> None:
         self._process.stop()

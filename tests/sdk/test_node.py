@@ -1,0 +1,66 @@
+"""The official client for Node gets through tidegate what it gets without."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from processes import HERE
+from wires import Ends, came_through, comparable
+
+# Installed beside Python, so that its version is pinned as well.
+NODE = pathlib.Path(sys.executable).parent / "node"
+
+
+@pytest.fixture(scope="module")
+def outcomes(ends):
+    """By name of a call: what came of it straight, and what came of it through tidegate."""
+    direct, through = (run(ends, base_url) for base_url in (ends.direct, ends.through))
+    assert direct["spoken"] == through["spoken"] == ["h2" if ends.wire.http2 else "h1"]
+    direct, through = direct["outcomes"], through["outcomes"]
+    assert list(direct) == list(through)
+    return {name: (direct[name], through[name]) for name in direct}
+
+
+def run(ends: Ends, base_url: str) -> dict:
+    return node(ends, "compare.mjs", base_url, "h2" if ends.wire.http2 else "h1")
+
+
+def node(ends: Ends, script: str, *arguments: str) -> dict:
+    done = subprocess.run(
+        [NODE, HERE / "node" / script, *arguments],
+        env=os.environ | {"NODE_EXTRA_CA_CERTS": str(ends.authority), "NODE_NO_WARNINGS": "1"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def test_calls_are_the_same(outcomes):
+    different = {}
+    for name, (direct, through) in outcomes.items():
+        heads, heads_through = direct.pop("heads"), through.pop("heads")
+        different |= {name: pair for pair in [(direct, through)] if direct != through}
+        different |= {f"{name}, head": pair for pair in zip(heads, heads_through) if not alike(*pair)}
+        assert heads and len(heads) == len(heads_through)
+    assert different == {}
+
+
+def alike(direct: dict, through: dict) -> bool:
+    assert came_through(through["headers"]) and not came_through(direct["headers"])
+    expected, told = comparable(*([tuple(pair) for pair in head["headers"]] for head in (direct, through)))
+    return direct["status"] == through["status"] and expected == told
+
+
+def test_the_calls_do_what_their_names_say(outcomes):
+    said = {name: direct for name, (direct, _) in outcomes.items()}
+    assert len(said["stream"]["value"]["items"]) > 10
+    assert said["chat, tools run"]["value"][0].startswith("Die Flut")
+    assert said["file"]["value"][2] == 5_000_001
+    assert said["status 404"]["error"]["code"] == "model_not_found"
+    assert said["status 500, stream"]["error"]["status"] == 500
+    assert said["stream, error in it"]["error"]["code"] == "fell_over"

@@ -1,0 +1,189 @@
+"""A WebSocket through tidegate is the same WebSocket: events, frames, subprotocols, refusals, and how it is closed."""
+
+import asyncio
+import base64
+import itertools
+import json
+import random
+import socket
+
+import openai
+import pytest
+import websockets
+from compare import client, plain
+from openai.types.realtime import RealtimeSessionCreateRequestParam
+from websockets.sync.client import connect
+from wires import Ends, comparable
+
+SESSION = RealtimeSessionCreateRequestParam(type="realtime", instructions="kurz 🌊", output_modalities=["text"])
+NOISE = random.Random(4).randbytes(600_001)
+AUDIO = base64.b64encode(NOISE).decode()
+NAMES = (f"connection-{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def both(realtime_ends):
+    """Holds what a conversation gave straight against what it gave through tidegate."""
+
+    def agreed(talk) -> object:
+        direct = talk(realtime_ends.direct)
+        assert talk(realtime_ends.through) == direct
+        return direct
+
+    return agreed
+
+
+def test_the_official_client_hears_the_same(realtime_ends, both):
+    def talk(base_url: str) -> list:
+        of = client(realtime_ends, base_url)
+        with of.realtime.connect(model="tide-rt", websocket_connection_options=carriage(realtime_ends)) as connection:
+            heard = [connection.recv()]
+            connection.session.update(session=SESSION)
+            heard.append(connection.recv())
+            connection.input_audio_buffer.append(audio=AUDIO)
+            heard.append(connection.recv())
+            connection.response.create()
+            for event in connection:
+                heard.append(event)
+                if event.type == "response.done":
+                    break
+            connection.send({"type": "unheard.of"})
+            heard.append(connection.recv())
+            connection.send({"type": "close", "code": 4001, "reason": "Ebbe 🌊"})
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                connection.recv()
+        return [*(plain(event) for event in heard), (closed.value.rcvd.code, closed.value.rcvd.reason)]
+
+    heard = both(talk)
+    assert heard[0][0] == "SessionCreatedEvent"
+    assert heard[-3][0] == "ResponseDoneEvent"
+    assert heard[-1] == (4001, "Ebbe 🌊")
+
+
+def test_the_official_async_client_hears_the_same(realtime_ends, both):
+    async def listen(base_url: str) -> list:
+        of = openai.AsyncOpenAI(base_url=base_url, api_key="sk-test")
+        options = carriage(realtime_ends)
+        async with of, of.realtime.connect(model="tide-rt", websocket_connection_options=options) as connection:
+            heard = [await connection.recv()]
+            await connection.response.create()
+            async for event in connection:
+                heard.append(event)
+                if event.type == "response.done":
+                    break
+        return [plain(event) for event in heard]
+
+    assert len(both(lambda base_url: asyncio.run(listen(base_url)))) == 8
+
+
+@pytest.mark.parametrize("compression", ["deflate", None])
+def test_messages_of_all_kinds_and_sizes_are_the_same(realtime_ends, both, compression):
+    def talk(base_url: str) -> list:
+        with raw(realtime_ends, base_url, compression=compression) as socket:
+            heard = [socket.recv()]
+            for message in (b"", b"\0\xff", NOISE, NOISE * 8):
+                socket.send(message)
+                heard.append(socket.recv() == message[::-1])
+            socket.send(iter([b"one ", b"message ", b"in pieces"]))
+            heard.append(socket.recv())
+            socket.send(json.dumps({"type": "pieces"}))
+            heard += socket.recv_streaming()
+            assert socket.ping().wait(30)
+            socket.send(json.dumps({"type": "ping"}))
+            heard.append(socket.recv())
+            for number in range(500):
+                socket.send(str(number).encode())
+            heard += [socket.recv() for _ in range(500)]
+        return heard
+
+    heard = both(talk)
+    assert heard[1:5] == [True] * 4
+    assert heard[6:9] == ["Ebbe ", "und ", "Flut 🌊"]
+    assert heard[-1] == b"994"
+
+
+@pytest.mark.parametrize("offered", [None, ["realtime"], ["unknown", "openai-beta.realtime-v1", "openai-insecure-api-key.x"]])
+def test_the_handshake_is_the_same(realtime_ends, offered):
+    heads = []
+    for base_url in (realtime_ends.direct, realtime_ends.through):
+        with raw(realtime_ends, base_url, "a=%20ü&b", subprotocols=offered) as socket:
+            heads.append((socket.subprotocol, socket.recv(), list(socket.response.headers.raw_items())))
+    direct, through = heads
+    assert through[:2] == direct[:2]
+    same_headers(direct[2], through[2])
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
+def test_a_refused_handshake_is_the_same(realtime_ends, status):
+    refusals = []
+    for base_url in (realtime_ends.direct, realtime_ends.through):
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            raw(realtime_ends, base_url, f"refuse={status}")
+        refusals.append(refused.value.response)
+    direct, through = refusals
+    assert (through.status_code, through.body) == (direct.status_code, direct.body)
+    assert direct.status_code == status
+    same_headers(list(direct.headers.raw_items()), list(through.headers.raw_items()))
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "going"), (1008, "ü" * 61), (3000, "x"), (4999, "🌊")])
+def test_the_provider_closes_and_the_client_knows_why(realtime_ends, both, code, reason):
+    def talk(base_url: str) -> tuple:
+        with raw(realtime_ends, base_url) as socket:
+            socket.recv()
+            socket.send(json.dumps({"type": "close", "code": code, "reason": reason}))
+            with pytest.raises(websockets.ConnectionClosed):
+                socket.recv()
+        return socket.close_code, socket.close_reason
+
+    assert both(talk) == (code, reason)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "going"), (3000, "x"), (4999, "🌊")])
+def test_the_client_closes_and_the_provider_knows_why(realtime_ends, both, code, reason):
+    def talk(base_url: str) -> list:
+        name = next(NAMES)
+        with raw(realtime_ends, base_url, f"name={name}") as closing:
+            closing.recv()
+            closing.close(code, reason)
+        return closing_of(realtime_ends, name)
+
+    assert both(talk) == [code, reason]
+
+
+def test_the_client_vanishes_and_the_provider_knows(realtime_ends, both):
+    def talk(base_url: str) -> list:
+        name = next(NAMES)
+        with raw(realtime_ends, base_url, f"name={name}") as vanishing:
+            vanishing.recv()
+            vanishing.socket.shutdown(socket.SHUT_RDWR)
+        return closing_of(realtime_ends, name)
+
+    assert both(talk) == [1006, ""]
+
+
+def raw(ends: Ends, base_url: str, query: str = "", **options):
+    url = f"{base_url.replace('http', 'ws', 1)}/realtime?{query}"
+    headers = {"Authorization": "Bearer sk-test", "X-Odd": "1", "OpenAI-Beta": "realtime=v1"}
+    return connect(url, additional_headers=headers, max_size=None, **carriage(ends), **options)
+
+
+def carriage(ends: Ends) -> dict:
+    return {"ssl": ends.tls} if ends.wire.tls else {}
+
+
+def closing_of(ends: Ends, name: str) -> list:
+    """What the provider made of the end of the connection of that name; it answers when that has ended."""
+    url = f"{ends.direct.replace('http', 'ws', 1)}/closing?name={name}"
+    with connect(url, **carriage(ends)) as socket:
+        return json.loads(socket.recv(30))
+
+
+def same_headers(direct: list, through: list) -> None:
+    # The answer to the client's random key.
+    direct, through = (
+        [(name, value) for name, value in headers if name.lower() != "sec-websocket-accept"]
+        for headers in (direct, through)
+    )
+    expected, told = comparable(direct, through)
+    assert told == expected
