@@ -19,6 +19,8 @@ class Head:
     version: str
     status: int
     headers: Headers
+    # The client's end of the connection it came over.
+    connection: object
 
 
 @dataclasses.dataclass
@@ -47,6 +49,7 @@ def agreed(ends: Ends, direct: Outcome, through: Outcome) -> object:
         assert came_through(ours.headers) and not came_through(straight.headers)
         expected, told = comparable(straight.headers, ours.headers)
         assert told == expected
+    assert len({head.connection for head in through.heads}) == len({head.connection for head in direct.heads})
     return direct.value
 
 
@@ -94,7 +97,8 @@ def carriage(ends: Ends) -> dict:
 
 def head_of(response: httpx2.Response) -> Head:
     raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-    return Head(response.http_version, response.status_code, raw)
+    connection = response.extensions["network_stream"].get_extra_info("client_addr")
+    return Head(response.http_version, response.status_code, raw, connection)
 
 
 def plain(value: object) -> object:

@@ -77,16 +77,20 @@ def gates(tmp_path_factory, provider, certificate):
         running.stop()
 
 
-@pytest.fixture(scope="session", params=WIRES, ids=str)
-def wire(request) -> Wire:
-    return request.param
-
-
 @pytest.fixture(scope="session")
-def ends(wire, provider, gates, certificate) -> Ends:
-    """Over one wire, the provider itself and the gate in front of it."""
-    gate = gates(provider.origins["http"], wire.tls)
-    return Ends(wire, f"{provider.origins[wire.scheme]}/v1", gate.base_url, certificate.authority)
+def ends_of(provider, gates, certificate):
+    """Over a wire, the provider itself and the gate in front of it."""
+
+    def ends(wire: Wire) -> Ends:
+        gate = gates(provider.origins["http"], wire.tls)
+        return Ends(wire, f"{provider.origins[wire.scheme]}/v1", gate.base_url, certificate.authority)
+
+    return ends
+
+
+@pytest.fixture(scope="session", params=WIRES, ids=str)
+def ends(request, ends_of) -> Ends:
+    return ends_of(request.param)
 
 
 @pytest.fixture(scope="session", params=[wire for wire in WIRES if not wire.http2], ids=str)

@@ -1,8 +1,7 @@
-"""`python -m provider CERT KEY`: serves until its input ends, after it has said in a line of JSON where."""
+"""`python -m provider CERT KEY`: says in a line of JSON where it serves, and serves."""
 
 import asyncio
 import json
-import signal
 import socket
 import ssl
 import sys
@@ -16,14 +15,12 @@ from .realtime import Realtime
 
 async def main(cert: str, key: str) -> None:
     sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in ("http", "https", "ws", "wss")}
-    ends = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, ends.set)
 
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(cert, key)
     realtime = Realtime()
-    servers = [await realtime.start(sockets["ws"], None), await realtime.start(sockets["wss"], tls)]
+    await realtime.start(sockets["ws"], None)
+    await realtime.start(sockets["wss"], tls)
 
     config = hypercorn.config.Config()
     config.insecure_bind = [f"fd://{sockets['http'].fileno()}"]
@@ -34,12 +31,10 @@ async def main(cert: str, key: str) -> None:
     config.errorlog = "-"
     config.keep_alive_timeout = 600
     config.h2_max_inbound_frame_size = 2**20
-    config.graceful_timeout = 1
 
     print(json.dumps({name: taken.getsockname()[1] for name, taken in sockets.items()}), flush=True)
-    await hypercorn.asyncio.serve(app, config, shutdown_trigger=ends.wait)
-    for server in servers:
-        server.close()
+    # Nothing has to end well here, so what a signal does by itself is enough.
+    await hypercorn.asyncio.serve(app, config, shutdown_trigger=asyncio.Event().wait)
 
 
 asyncio.run(main(*sys.argv[1:]))
