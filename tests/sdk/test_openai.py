@@ -134,7 +134,7 @@ def tmp_path_of(directory, name):
 
 
 def test_a_client_that_leaves_mid_stream_harms_nobody(direct, gated):
-    stream = chat(gated, stream=True, extra_body={"sim": {"latency_ms": 30_000, "chunks": 100}})
+    stream = chat(gated, stream=True, extra_body={"sim": {"latency_ms": 3_000, "chunks": 100}})
     next(iter(stream))
     stream.close()
     assert chat(gated).model_dump() == chat(direct).model_dump()
