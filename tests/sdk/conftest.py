@@ -93,13 +93,22 @@ def ends(request, ends_of) -> Ends:
     return ends_of(request.param)
 
 
+@pytest.fixture(scope="session")
+def realtime_ends_of(provider, gates, certificate):
+    """The same for WebSockets."""
+
+    def ends(wire: Wire) -> Ends:
+        gate = gates(provider.origins["ws"], wire.tls)
+        direct = provider.origins["wss" if wire.tls else "ws"]
+        return Ends(wire, f"{direct}/v1", gate.base_url, certificate.authority)
+
+    return ends
+
+
 @pytest.fixture(scope="session", params=[wire for wire in WIRES if not wire.http2], ids=str)
-def realtime_ends(request, provider, gates, certificate) -> Ends:
-    """The same for WebSockets, which start as HTTP/1.1."""
-    wire = request.param
-    gate = gates(provider.origins["ws"], wire.tls)
-    direct = provider.origins["wss" if wire.tls else "ws"]
-    return Ends(wire, f"{direct}/v1", gate.base_url, certificate.authority)
+def realtime_ends(request, realtime_ends_of) -> Ends:
+    """WebSockets start as HTTP/1.1."""
+    return realtime_ends_of(request.param)
 
 
 def client(base_url: str) -> openai.OpenAI:

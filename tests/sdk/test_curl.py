@@ -25,7 +25,7 @@ ASKS = {
     "post, nothing": ["-X", "POST", ECHO],
     "post, length 0": ["-d", "", ECHO],
     "post, chunks": ["-H", "Transfer-Encoding: chunked", "-X", "POST", "-T", "{file}", ECHO],
-    "post, expects 100": ["-H", "Expect: 100-continue", "--data-binary", "@{file}", ECHO],
+    "post, expects 100": ["-H", "Expect: 100-continue", "--expect100-timeout", "0.2", "--data-binary", "@{file}", ECHO],
     "post, form": ["-F", "a=ü", "-F", "f=@{file};filename=x y.bin;type=a/b", ECHO],
     "post, JSON that is none": ["-H", "Content-Type: application/json", "-d", '{"model": ,}', ECHO],
     "post, compressed": ["-H", "Content-Encoding: gzip", "--data-binary", "@{file}", ECHO],
