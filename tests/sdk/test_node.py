@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from processes import HERE
-from wires import Ends, came_through, comparable
+from wires import Ends, Wire, came_through, comparable
 
 # Installed beside Python, so that its version is pinned as well.
 NODE = pathlib.Path(sys.executable).parent / "node"
@@ -64,3 +64,13 @@ def test_the_calls_do_what_their_names_say(outcomes):
     assert said["status 404"]["error"]["code"] == "model_not_found"
     assert said["status 500, stream"]["error"]["status"] == 500
     assert said["stream, error in it"]["error"]["code"] == "fell_over"
+
+
+def test_realtime_is_the_same(realtime_ends_of):
+    # The client makes a wss: of any base URL.
+    ends = realtime_ends_of(Wire(tls=True, http2=False))
+    direct, through = (node(ends, "realtime.mjs", base_url) for base_url in (ends.direct, ends.through))
+    assert through == direct
+    for talk in direct.values():
+        assert [event["type"] for event in talk["heard"]][-2:] == ["response.done", "error"]
+        assert (talk["code"], talk["reason"]) == (4001, "Flut 🌊")
