@@ -14,9 +14,10 @@ TOOL = {
     "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
 }
 TOOLS = [{"type": "function", "function": TOOL}]
+TOOL_CALL = {"id": "call_0", "type": "function", "function": {"name": "tide_at", "arguments": "{}"}}
 TOLD = [
     *MESSAGES,
-    {"role": "assistant", "tool_calls": [{"id": "call_0", "type": "function", "function": {"name": "tide_at", "arguments": "{}"}}]},
+    {"role": "assistant", "tool_calls": [TOOL_CALL]},
     {"role": "tool", "tool_call_id": "call_0", "content": "14:07"},
 ]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
@@ -46,7 +47,9 @@ GENERATION = {
     ),
     "chat, compressed": lambda c: c.chat.completions.create(**CHAT | {"model": "tide-gzip"}),
     "chat, reasoning": lambda c: c.chat.completions.create(**CHAT | {"model": "tide-reason"}),
-    "chat, picture": lambda c: c.chat.completions.create(model="tide-1", messages=[{"role": "user", "content": [PICTURE]}]),
+    "chat, picture": lambda c: c.chat.completions.create(
+        model="tide-1", messages=[{"role": "user", "content": [PICTURE]}]
+    ),
     "chat, tools": lambda c: c.chat.completions.create(**CHAT, tools=TOOLS, tool_choice="auto"),
     "chat, tool told": lambda c: c.chat.completions.create(model="tide-1", messages=TOLD, tools=TOOLS),
     "chat, structured": lambda c: c.chat.completions.create(
@@ -72,7 +75,9 @@ GENERATION = {
     "embeddings, base64": lambda c: c.embeddings.create(model="tide-1", input=["tide"], encoding_format="base64"),
     "embeddings, tokens": lambda c: c.embeddings.create(model="tide-1", input=[[1, 2], [3]]),
     "responses": lambda c: c.responses.create(model="tide-1", input="Ebbe?"),
-    "responses, tools": lambda c: c.responses.create(model="tide-1", input="Ebbe?", tools=[{"type": "function", **TOOL}]),
+    "responses, tools": lambda c: c.responses.create(
+        model="tide-1", input="Ebbe?", tools=[{"type": "function", **TOOL}]
+    ),
     "responses, parsed": lambda c: c.responses.parse(model="tide-1", input="Ebbe?", text_format=Tide),
     "responses, stream": lambda c: c.responses.create(model="tide-1", input="Ebbe?", stream=True),
     "responses, stream, tools": lambda c: c.responses.create(

@@ -44,7 +44,7 @@ def agreed(ends: Ends, direct: Outcome, through: Outcome) -> object:
     assert through.value == direct.value
     assert direct.heads, "the call was never made"
     assert [head.status for head in through.heads] == [head.status for head in direct.heads]
-    for straight, ours in zip(direct.heads, through.heads):
+    for straight, ours in zip(direct.heads, through.heads, strict=True):
         assert ours.version == straight.version == ends.wire.version
         assert came_through(ours.headers) and not came_through(straight.headers)
         expected, told = comparable(straight.headers, ours.headers)

@@ -7,7 +7,7 @@ import openai
 import pytest
 import trustme
 
-pytest.register_assert_rewrite("compare")
+pytest.register_assert_rewrite("compare")  # before it is imported
 from processes import Gate, Provider, Sim
 from wires import WIRES, Ends, Wire
 

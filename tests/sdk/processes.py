@@ -81,7 +81,8 @@ class Provider:
         ports = json.loads(self._process.announced[0])
         # "http" and "https", and beside them the realtime half, "ws" and "wss".
         self.origins = {
-            name: f"{'https' if name in ('https', 'wss') else 'http'}://127.0.0.1:{port}" for name, port in ports.items()
+            name: f"{'https' if name in ('https', 'wss') else 'http'}://127.0.0.1:{port}"
+            for name, port in ports.items()
         }
 
     def stop(self) -> None:

@@ -62,7 +62,7 @@ ASKS = {
     "forwarded": ["-H", "X-Forwarded-For: 1.2.3.4", "-H", "Forwarded: for=x", "-H", "Via: 1.0 a", ECHO],
     "credentials": ["-u", "user:pässword", ECHO],
     "no agent": ["-H", "User-Agent:", "-H", "Accept:", ECHO],
-    "chat": ["-H", "Content-Type: application/json", "-d", '{"model":"tide-1", "messages":[1]}', "/v1/chat/completions"],
+    "chat": ["-H", "Content-Type: application/json", "-d", '{"model":"tide-1","messages":[1]}', "/v1/chat/completions"],
     "chat, spaced": ["-d", '\r\n {"model" :\t"tide-1","messages":[1],"a":1.0,"a":2e0}\n', "/v1/chat/completions"],
     "chat, compressed": ["-d", '{"model":"tide-gzip","messages":[1]}', "/v1/chat/completions"],
     "chat, not JSON": ["-d", "model=tide-1", "/v1/chat/completions"],

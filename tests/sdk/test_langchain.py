@@ -5,10 +5,10 @@ import re
 
 import openai
 import pytest
-from calls import Tide
-from compare import carriage
 from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from calls import Tide
+from compare import carriage
 from wires import Ends
 
 ASK = [SystemMessage("kurz"), HumanMessage("Wann kommt die Flut? 🌊")]

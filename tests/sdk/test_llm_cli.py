@@ -19,7 +19,7 @@ ASK = "Wann kommt die Flut?"
 def sessions(request, ends_of, tmp_path_factory):
     ends = ends_of(request.param)
     homes = [tmp_path_factory.mktemp(name) for name in ("direct", "through")]
-    started = [start(ends, home, base_url) for home, base_url in zip(homes, (ends.direct, ends.through))]
+    started = [start(ends, home, base_url) for home, base_url in zip(homes, (ends.direct, ends.through), strict=True)]
     return [finish(running) for running in started]
 
 

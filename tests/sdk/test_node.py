@@ -44,9 +44,10 @@ def test_calls_are_the_same(outcomes):
     different = {}
     for name, (direct, through) in outcomes.items():
         heads, heads_through = direct.pop("heads"), through.pop("heads")
-        different |= {name: pair for pair in [(direct, through)] if direct != through}
-        different |= {f"{name}, head": pair for pair in zip(heads, heads_through) if not alike(*pair)}
-        assert heads and len(heads) == len(heads_through)
+        assert heads, name
+        if direct != through:
+            different[name] = direct, through
+        different |= {f"{name}, head": pair for pair in zip(heads, heads_through, strict=True) if not alike(*pair)}
     assert different == {}
 
 

@@ -9,9 +9,9 @@ import random
 import openai
 import pytest
 import websockets
-from compare import plain
 from openai.types.realtime import RealtimeSessionCreateRequestParam
 from websockets.asyncio.client import connect
+from compare import plain
 from wires import Ends, Wire, comparable
 
 SESSION = RealtimeSessionCreateRequestParam(type="realtime", instructions="kurz 🌊", output_modalities=["text"])
@@ -104,7 +104,7 @@ def test_messages_of_all_kinds_and_sizes_are_the_same(realtime_ends, both, compr
     assert heard[-1] == b"994"
 
 
-@pytest.mark.parametrize("offered", [None, ["realtime"], ["unknown", "openai-beta.realtime-v1", "openai-insecure-api-key.x"]])
+@pytest.mark.parametrize("offered", [None, ["realtime"], ["unknown", "openai-beta.realtime-v1", "api-key.x"]])
 def test_the_handshake_is_the_same(realtime_ends, offered):
     async def shake(base_url: str) -> tuple:
         async with raw(realtime_ends, base_url, "a=%20%C3%BC&b", subprotocols=offered) as socket:

@@ -8,7 +8,6 @@ import sys
 
 import hypercorn.asyncio
 import hypercorn.config
-
 from .app import app
 from .realtime import Realtime
 

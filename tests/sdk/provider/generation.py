@@ -1,12 +1,13 @@
 """What a model says: chat, completions, responses, embeddings. The name of the model decides what happens."""
 
 import base64
+import collections
 import json
 import struct
 
-from .wire import Answer, Request, error, gzipped, of_events, of_json
+from .wire import SIGNALS, Answer, Request, error, gzipped, of_events, of_json
 
-TEXT = "Die Flut kommt um 14:07 Uhr. 🌊🌊 潮汐が来る。 naïve “Gezeiten” 👩‍🚀 \u2028 \\u0041 \"ende\""
+TEXT = 'Die Flut kommt um 14:07 Uhr. 🌊🌊 潮汐が来る。 naïve “Gezeiten” 👩‍🚀 \u2028 \\u0041 "ende"'
 WORDS = [TEXT[start : start + 5] for start in range(0, len(TEXT), 5)]
 USAGE = {
     "prompt_tokens": 12,
@@ -17,12 +18,21 @@ USAGE = {
 CREATED = 1_700_000_000
 ARGUMENTS = json.dumps({"place": "Cuxhaven 🌊", "when": {"day": 3}}, ensure_ascii=False)
 STRUCTURED = json.dumps({"place": "Büsum", "metres": 3.25}, ensure_ascii=False)
+ASKED: collections.Counter[str] = collections.Counter()
 DONE = "data: [DONE]\n\n"
 
 
 def refusal(request: Request) -> Answer | None:
-    """A model called `status-N` answers with that status, `html-N` with a page, `empty-N` with nothing."""
-    kind, _, status = request.json().get("model", "").partition("-")
+    """A model called `status-N` answers with that status, `html-N` with a page, `empty-N` with nothing.
+
+    One called `recovers N TIMES NAME` does so a number of times.
+    """
+    model = request.json().get("model", "")
+    if model.startswith("recovers "):
+        _, status, times, _ = model.split(" ")
+        ASKED[model] += 1
+        return passing(int(status), ASKED[model]) if ASKED[model] <= int(times) else None
+    kind, _, status = model.partition("-")
     if not status.isdigit():
         return None
     status = int(status)
@@ -35,8 +45,15 @@ def refusal(request: Request) -> Answer | None:
             return error(404, "The model `status-404` does not exist", code="model_not_found", hint={"ü": [1.0, 1e300]})
         case "status":
             headers = [("x-should-retry", "false"), ("www-authenticate", "Bearer")]
-            return error(status, f"refused with {status}: ünïcode 🌊", headers, param="messages.0", code=f"code_{status}")
+            return error(
+                status, f"refused with {status}: ünïcode 🌊", headers, param="messages.0", code=f"code_{status}"
+            )
     return None
+
+
+def passing(status: int, time: int) -> Answer:
+    """A refusal that says itself that it will pass."""
+    return error(status, f"refused for the time {time} 🌊", [("retry-after-ms", "5")], code="rate_limit_exceeded")
 
 
 def chat(request: Request) -> Answer:
@@ -46,7 +63,16 @@ def chat(request: Request) -> Answer:
     if not ask.get("messages"):
         return error(400, "[] is too short - 'messages'", param="messages")
     answer = of_events(chat_events(ask)) if ask.get("stream") else of_json(chat_object(ask))
+    if ask["model"].startswith("tide-waits "):
+        return waiting(answer, ask["model"].removeprefix("tide-waits "))
     return gzipped(answer) if ask["model"] == "tide-gzip" else answer
+
+
+def waiting(answer: Answer, name: str) -> Answer:
+    """Goes on after its first two events when it is told to."""
+    first, second, rest = b"".join(answer.body).split(b"}\n\n", 2)
+    answer.body = [first + b"}\n\n", second + b"}\n\n", SIGNALS[f"go {name}"], rest]
+    return answer
 
 
 def asks_for_tool(ask: dict) -> bool:

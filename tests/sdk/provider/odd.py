@@ -2,9 +2,14 @@
 
 import base64
 
-from .wire import Answer, Request, cut, of_json
+from .wire import SIGNALS, Answer, Request, cut, of_json
 
-ORIGIN = "http://provider.example:8000"
+# Where it moved, for redirects.
+PLACES = {
+    "absolute": "http://provider.example:8000/v1/echo?a=b#c",
+    "relative": "../../echo?a=%20b",
+    "path": "/v1/echo",
+}
 
 
 def odd(request: Request) -> Answer:
@@ -14,8 +19,7 @@ def odd(request: Request) -> Answer:
         case "status":
             return Answer(b"", int(rest[0]), [("etag", '"1"'), ("x-note", "no body")], limits=False)
         case "moved":
-            where = {"absolute": f"{ORIGIN}/v1/echo?a=b#c", "relative": "../../echo?a=%20b", "path": "/v1/echo"}[rest[1]]
-            return Answer(b"gone elsewhere", int(rest[0]), [("location", where)])
+            return Answer(b"gone elsewhere", int(rest[0]), [("location", PLACES[rest[1]])])
         case "headers":
             return Answer(b"many", 200, HEADERS, limits=False)
         case "empty":
@@ -29,8 +33,12 @@ def odd(request: Request) -> Answer:
             return Answer(b"2345", 206, headers)
         case "head":
             return Answer(b"x" * 1_234, 200, [("content-type", "text/plain"), ("last-modified", "yesterday")])
-        case "slash":
-            return of_json({"not": "what was asked for"})
+        case "await":
+            # Answers once a part of the body of a request for that path has come.
+            return Answer([SIGNALS[f"begun /v1/{'/'.join(rest)}"], b"begun"], 200)
+        case "go":
+            SIGNALS[f"go {rest[0]}"].set()
+            return Answer(b"gone", 200)
     return echo(request)
 
 

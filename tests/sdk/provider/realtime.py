@@ -1,4 +1,4 @@
-"""The realtime API: a WebSocket that answers each event, repeats binary messages backwards, and closes as it is told."""
+"""The realtime API: a WebSocket that answers each event, repeats bytes backwards, and closes as it is told."""
 
 import asyncio
 import collections
@@ -10,7 +10,6 @@ import urllib.parse
 import websockets
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
-
 from wires import OF_REQUESTS
 
 # What differs from one handshake to the next.
@@ -68,7 +67,8 @@ async def answer(socket: ServerConnection, message: str | bytes) -> None:
     event = json.loads(message)
     match event["type"]:
         case "session.update":
-            await socket.send(json.dumps({"type": "session.updated", "event_id": "event_1", "session": event["session"]}))
+            updated = {"type": "session.updated", "event_id": "event_1", "session": event["session"]}
+            await socket.send(json.dumps(updated))
         case "input_audio_buffer.append":
             digest = hashlib.sha256(event["audio"].encode()).hexdigest()
             await socket.send(json.dumps({"type": "input_audio_buffer.committed", "event_id": "e", "item_id": digest}))

@@ -1,6 +1,7 @@
 """A request and an answer, and what is between them and ASGI."""
 
 import asyncio
+import collections
 import dataclasses
 import gzip
 import hashlib
@@ -16,6 +17,9 @@ LIMITS = [
     ("x-ratelimit-reset-requests", "6ms"),
 ]
 
+# What a test and the provider tell each other, by name.
+SIGNALS: dict[str, asyncio.Event] = collections.defaultdict(asyncio.Event)
+
 
 @dataclasses.dataclass
 class Request:
@@ -26,9 +30,12 @@ class Request:
 
     @classmethod
     async def read(cls, scope: dict, receive) -> "Request":
+        """Reads it whole; that a part of its body has come is told to whoever waits for its path."""
         pieces = []
         while True:
             message = await receive()
+            if message.get("body"):
+                SIGNALS[f"begun {scope['path']}"].set()
             if message["type"] == "http.disconnect":
                 raise ConnectionError("the client left")
             pieces.append(message.get("body", b""))
@@ -81,9 +88,9 @@ class Request:
 
 @dataclasses.dataclass
 class Answer:
-    """A body that is `bytes` goes with its length, a list goes piece by piece."""
+    """A body that is `bytes` goes with its length, a list piece by piece; between pieces it may wait for a signal."""
 
-    body: bytes | list[bytes] = b""
+    body: bytes | list[bytes | asyncio.Event] = b""
     status: int = 200
     headers: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     limits: bool = True
@@ -96,6 +103,9 @@ class Answer:
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         await send({"type": "http.response.start", "status": self.status, "headers": raw})
         for piece in pieces:
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+                continue
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
