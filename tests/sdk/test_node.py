@@ -17,27 +17,32 @@ NODE = pathlib.Path(sys.executable).parent / "node"
 @pytest.fixture(scope="module")
 def outcomes(ends):
     """By name of a call: what came of it straight, and what came of it through tidegate."""
-    direct, through = (run(ends, base_url) for base_url in (ends.direct, ends.through))
-    assert direct["spoken"] == through["spoken"] == ["h2" if ends.wire.http2 else "h1"]
+    version = "h2" if ends.wire.http2 else "h1"
+    direct, through = both(ends, "compare.mjs", version)
+    assert direct["spoken"] == through["spoken"] == [version]
     direct, through = direct["outcomes"], through["outcomes"]
     assert list(direct) == list(through)
     return {name: (direct[name], through[name]) for name in direct}
 
 
-def run(ends: Ends, base_url: str) -> dict:
-    return node(ends, "compare.mjs", base_url, "h2" if ends.wire.http2 else "h1")
+def both(ends: Ends, script: str, *arguments: str) -> list[dict]:
+    """What the script says straight and through tidegate."""
+    running = [
+        subprocess.Popen(
+            [NODE, HERE / "node" / script, base_url, *arguments],
+            env=os.environ | {"NODE_EXTRA_CA_CERTS": str(ends.authority), "NODE_NO_WARNINGS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for base_url in (ends.direct, ends.through)
+    ]
+    return [finish(started) for started in running]
 
 
-def node(ends: Ends, script: str, *arguments: str) -> dict:
-    done = subprocess.run(
-        [NODE, HERE / "node" / script, *arguments],
-        env=os.environ | {"NODE_EXTRA_CA_CERTS": str(ends.authority), "NODE_NO_WARNINGS": "1"},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout)
+def finish(started: subprocess.Popen) -> dict:
+    out, err = started.communicate(timeout=120)
+    assert started.returncode == 0, err.decode()
+    return json.loads(out)
 
 
 def test_calls_are_the_same(outcomes):
@@ -70,7 +75,7 @@ def test_the_calls_do_what_their_names_say(outcomes):
 def test_realtime_is_the_same(realtime_ends_of):
     # The client makes a wss: of any base URL.
     ends = realtime_ends_of(Wire(tls=True, http2=False))
-    direct, through = (node(ends, "realtime.mjs", base_url) for base_url in (ends.direct, ends.through))
+    direct, through = both(ends, "realtime.mjs")
     assert through == direct
     for talk in direct.values():
         assert [event["type"] for event in talk["heard"]][-2:] == ["response.done", "error"]

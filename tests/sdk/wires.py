@@ -65,7 +65,7 @@ def comparable(direct: Headers, through: Headers) -> tuple[Headers, Headers]:
 
 
 def told(headers: Headers) -> Headers:
-    """Fields of one name keep their order and stand where the first of them does: between names, order means nothing."""
+    """Fields of one name keep their order and stand where the first of them does: between names it means nothing."""
     grouped: dict[str, list[str]] = {}
     for name, value in headers:
         if name.lower() not in OF_ANSWERS and not name.lower().startswith(OUR_PREFIX):
