@@ -65,12 +65,10 @@ def comparable(direct: Headers, through: Headers) -> tuple[Headers, Headers]:
 
 
 def told(headers: Headers) -> Headers:
-    """Fields of one name keep their order and stand where the first of them does: between names it means nothing."""
-    grouped: dict[str, list[str]] = {}
-    for name, value in headers:
-        if name.lower() not in OF_ANSWERS and not name.lower().startswith(OUR_PREFIX):
-            grouped.setdefault(name.lower(), []).append(value)
-    return [(name, value) for name, values in grouped.items() for value in values]
+    """Fields of one name keep their order; between names order means nothing, nor does their case."""
+    names = [(name.lower(), value) for name, value in headers]
+    kept = [(name, value) for name, value in names if name not in OF_ANSWERS and not name.startswith(OUR_PREFIX)]
+    return sorted(kept, key=lambda field: field[0])
 
 
 def came_through(headers: Headers) -> bool:
