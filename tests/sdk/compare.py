@@ -1,8 +1,9 @@
 """Makes a call of the official Python client straight and through tidegate, and holds the two against each other."""
 
-import asyncio
 import contextlib
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 
 import httpx2
@@ -36,10 +37,6 @@ def same(ends: Ends, call: Callable) -> object:
     return agreed(ends, *(ask(ends, base_url, call) for base_url in (ends.direct, ends.through)))
 
 
-def same_async(ends: Ends, call: Callable) -> object:
-    return agreed(ends, *(asyncio.run(ask_async(ends, base_url, call)) for base_url in (ends.direct, ends.through)))
-
-
 def agreed(ends: Ends, direct: Outcome, through: Outcome) -> object:
     assert through.value == direct.value
     assert direct.heads, "the call was never made"
@@ -54,30 +51,40 @@ def agreed(ends: Ends, direct: Outcome, through: Outcome) -> object:
 
 
 def ask(ends: Ends, base_url: str, call: Callable) -> Outcome:
+    of, heads = kept_client(ends, base_url)
+    heads.clear()
+    try:
+        value = plain(call(of))
+    except openai.APIError as error:
+        value = described(error)
+    return Outcome(value, list(heads))
+
+
+@functools.cache
+def kept_client(ends: Ends, base_url: str) -> tuple[openai.OpenAI, list[Head]]:
+    """A client is made once and used for long, as people do, and notes the heads of the answers it gets."""
     heads: list[Head] = []
-    hooks = {"response": [lambda response: heads.append(head_of(response))]}
-    with client(ends, base_url, hooks) as of:
-        try:
-            value = plain(call(of))
-        except openai.APIError as error:
-            value = described(error)
-    return Outcome(value, heads)
+    return client(ends, base_url, {"response": [lambda response: heads.append(head_of(response))]}), heads
 
 
-async def ask_async(ends: Ends, base_url: str, call: Callable) -> Outcome:
+async def ask_async(ends: Ends, base_url: str, calls: dict[str, Callable]) -> dict[str, Outcome]:
     heads: list[Head] = []
 
     async def note(response: httpx2.Response) -> None:
         heads.append(head_of(response))
 
+    outcomes = {}
     async with async_client(ends, base_url, {"response": [note]}) as of:
-        try:
-            value = call(of)
-            value = await value if hasattr(value, "__await__") else value
-            value = [plain(item) async for item in value] if isinstance(value, AsyncStream) else plain(value)
-        except openai.APIError as error:
-            value = described(error)
-    return Outcome(value, heads)
+        for name, call in calls.items():
+            heads.clear()
+            try:
+                value = call(of)
+                value = await value if inspect.isawaitable(value) else value
+                value = [plain(item) async for item in value] if isinstance(value, AsyncStream) else plain(value)
+            except openai.APIError as error:
+                value = described(error)
+            outcomes[name] = Outcome(value, list(heads))
+    return outcomes
 
 
 def client(ends: Ends, base_url: str, hooks: dict | None = None) -> openai.OpenAI:

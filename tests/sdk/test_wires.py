@@ -3,9 +3,11 @@
 The provider says in a header of each answer what it was asked, so the requests are compared too.
 """
 
+import asyncio
+
 import pytest
 from calls import CALLS, CHAT
-from compare import same, same_async
+from compare import agreed, ask_async, same
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -13,9 +15,11 @@ def test_a_call_is_the_same(ends, name):
     same(ends, CALLS[name])
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_an_async_call_is_the_same(ends, name):
-    same_async(ends, CALLS[name])
+def test_async_calls_are_the_same(ends, subtests):
+    direct, through = (asyncio.run(ask_async(ends, base_url, CALLS)) for base_url in (ends.direct, ends.through))
+    for name in CALLS:
+        with subtests.test(name):
+            agreed(ends, direct[name], through[name])
 
 
 def test_a_raw_response_is_the_same(ends):
