@@ -21,10 +21,16 @@ STOP_TIMEOUT = 20
 class Process:
     """A running command; `announced` are the first matches of the `patterns` in what it prints."""
 
-    def __init__(self, log: pathlib.Path, patterns: list[str], *command: str):
+    def __init__(self, log: pathlib.Path, patterns: list[str], *command: str, **environment: str):
         self._log = log
         self._process = subprocess.Popen(
-            command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=HERE,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self._found: dict[str, str] = {}
         self._settled = threading.Event()
@@ -92,7 +98,7 @@ class Provider:
 class Gate:
     """`tidegate serve` in front of a provider, with a file of settings or without."""
 
-    def __init__(self, directory: pathlib.Path, upstream: str, *flags: str, settings: str = ""):
+    def __init__(self, directory: pathlib.Path, upstream: str, *flags: str, settings: str = "", **environment: str):
         directory.mkdir(parents=True, exist_ok=True)
         if settings:
             (directory / "settings.toml").write_text(settings)
@@ -102,6 +108,7 @@ class Gate:
             [r"export OPENAI_BASE_URL=(\S+)", r'"admin":"([^"]+)"'],
             *(BINARY, "serve", "--upstream", upstream, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"),
             *("--state-dir", str(directory / "state"), *flags),
+            **environment,
         )
         base_url, admin = self._process.announced
         self.base_url = base_url.strip("'\"").rstrip("/")

@@ -12,7 +12,7 @@ import websockets
 from openai.types.realtime import RealtimeSessionCreateRequestParam
 from websockets.asyncio.client import connect
 from compare import plain
-from wires import Ends, Wire, comparable
+from wires import Ends, Wire, came_through, comparable
 
 SESSION = RealtimeSessionCreateRequestParam(type="realtime", instructions="kurz 🌊", output_modalities=["text"])
 NOISE = random.Random(4).randbytes(600_001)
@@ -183,6 +183,7 @@ async def closing_of(ends: Ends, name: str) -> list:
 
 
 def same_headers(direct: list, through: list) -> None:
+    assert came_through(through) and not came_through(direct)
     # The answer to the client's random key.
     direct, through = (
         [(name, value) for name, value in headers if name.lower() != "sec-websocket-accept"]

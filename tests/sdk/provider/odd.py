@@ -33,6 +33,8 @@ def odd(request: Request) -> Answer:
             return Answer(b"2345", 206, headers)
         case "head":
             return Answer(b"x" * 1_234, 200, [("content-type", "text/plain"), ("last-modified", "yesterday")])
+        case "spoken":
+            return Answer(request.version.encode(), 200)
         case "await":
             # Answers once a part of the body of a request for that path has come.
             return Answer([SIGNALS[f"begun /v1/{'/'.join(rest)}"], b"begun"], 200)

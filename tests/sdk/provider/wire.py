@@ -26,7 +26,8 @@ class Request:
     method: str
     target: str
     headers: list[tuple[str, str]]
-    body: bytes = b""
+    body: bytes
+    version: str
 
     @classmethod
     async def read(cls, scope: dict, receive) -> "Request":
@@ -41,7 +42,7 @@ class Request:
             pieces.append(message.get("body", b""))
             if not message.get("more_body"):
                 break
-        return cls(scope["method"], target_of(scope), headers_of(scope), b"".join(pieces))
+        return cls(scope["method"], target_of(scope), headers_of(scope), b"".join(pieces), scope["http_version"])
 
     @property
     def path(self) -> str:
