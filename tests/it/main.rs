@@ -8,6 +8,7 @@ mod disconnects;
 mod early;
 mod edges;
 mod http2;
+mod large;
 mod operators;
 mod retries;
 mod scenarios;
