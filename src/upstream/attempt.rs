@@ -67,7 +67,7 @@ pub(super) async fn attempt(
     conversation.expect_body(&body);
     let (mut conversation, sent) = match conversation.write_head(head, ends).await {
         Err(loss) => (conversation, Sent::Cut(loss)),
-        Ok(()) => conversation.write_body(body, how.write_timeout).await,
+        Ok(()) => conversation.write_body(body, &call.method, how.write_timeout).await,
     };
     permit.written();
     how.trace.note(|facts| facts.sent = Some(time::now()));

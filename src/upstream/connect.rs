@@ -126,7 +126,7 @@ impl Connector {
                     }
                     let session = Box::new(outlet::watched(session, &peer));
                     let pool = Arc::clone(&self.0);
-                    return Ok(Conversation { session, peer, reused, pool, is_written: false });
+                    return Ok(Conversation { session, peer, reused, pool, is_written: false, is_bodiless: false });
                 }
                 Ok(_) => last = Loss::new("the upstream does not speak HTTP/2 (upstreams.http)"),
                 Err(error) => last = Loss::from(error),
@@ -198,6 +198,8 @@ pub(super) struct Conversation {
     pub(super) pool: Arc<Pool>,
     /// The whole request was written.
     pub(super) is_written: bool,
+    /// The answer is to a HEAD, and its session does not know that.
+    pub(super) is_bodiless: bool,
 }
 
 impl std::fmt::Debug for Conversation {
@@ -246,7 +248,7 @@ impl Conversation {
         loop {
             // An early answer of HTTP/2 was read already, and pingora panics when it is asked for another.
             if self.session.as_http2().is_none_or(|session| session.response_header().is_none()) {
-                self.session.read_response_header().await?;
+                self.session.read_response_header().await.inspect_err(|error| self.fall_back(error))?;
             }
             let Some(head) = self.session.response_header() else { return Err(Loss::new("no head")) };
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -260,6 +262,13 @@ impl Conversation {
                 headers::strip_hop_by_hop(&mut fields);
                 return Ok(Head { status: head.status, headers: fields });
             }
+        }
+    }
+
+    /// A provider that wants HTTP/1.1 for what it agreed to speak HTTP/2 for gets it the next time.
+    fn fall_back(&self, error: &BError) {
+        if *error.etype() == H2Downgrade && self.peer.group_key == SHARED {
+            self.pool.prefer_h1(&*self.peer);
         }
     }
 
@@ -313,11 +322,14 @@ impl Conversation {
 
     /// Whether the body was read to its end.
     pub(super) fn is_read(&mut self) -> bool {
-        self.session.response_done()
+        self.is_bodiless || self.session.response_done()
     }
 
     /// The next bytes of the body; `None` at its end. Dropping the future loses nothing.
     pub(super) async fn read_body(&mut self) -> Result<Option<Bytes>, Loss> {
+        if self.is_bodiless {
+            return Ok(None);
+        }
         loop {
             match self.session.read_response_body().await {
                 Ok(Some(bytes)) if bytes.is_empty() => {}
@@ -352,10 +364,12 @@ impl Conversation {
     /// The answer was read to its end: the connection goes back to the pool, if both sides keep it and nothing of the
     /// request is left to be written.
     pub(super) async fn release(self) {
-        let is_single = self.peer.group_key != SHARED;
-        if self.session.as_http2().is_some() && is_single || self.session.as_http2().is_none() && !self.is_written {
-            return;
+        let keeps = match self.session.as_http2() {
+            Some(_) => self.peer.group_key == SHARED,
+            None => self.is_written && !self.is_bodiless,
+        };
+        if keeps {
+            self.pool.release_http_session(*self.session, &*self.peer, Some(IDLE_KEPT)).await;
         }
-        self.pool.release_http_session(*self.session, &*self.peer, Some(IDLE_KEPT)).await;
     }
 }

@@ -2,12 +2,14 @@
 //! read all of it, and often does not read the rest.
 //!
 //! A refusal (a status from 400) ends the writing at once. Any other early answer waits until the body is written: its
-//! provider may be reading on. What is buffered here is one piece; HTTP/2 buffers what the provider's flow control has
-//! already granted, HTTP/1.1 what the socket takes.
+//! provider may be reading on. What is buffered here is one piece. A body counts as written when its last piece was handed
+//! to the transport: to the socket, or, with HTTP/2, to the connection's task, which by then has up to 400 KiB of it, all
+//! within what the provider's flow control has granted.
 
 use std::pin::pin;
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::Method;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
@@ -79,11 +81,11 @@ impl Conversation {
     }
 
     /// Writes the body that the head announced.
-    pub(super) async fn write_body(self, body: Outgoing<'_>, limit: Duration) -> (Self, Sent) {
+    pub(super) async fn write_body(self, body: Outgoing<'_>, method: &Method, limit: Duration) -> (Self, Sent) {
         match body {
             // Gone in one piece: there is nothing to look for meanwhile.
             Outgoing::Whole(bytes) if bytes.len() <= PIECE => self.write_short(bytes).await,
-            body => self.write_long(body, limit).await,
+            body => self.write_long(body, *method == Method::HEAD, limit).await,
         }
     }
 
@@ -102,7 +104,7 @@ impl Conversation {
         (self, sent)
     }
 
-    async fn write_long(self, body: Outgoing<'_>, limit: Duration) -> (Self, Sent) {
+    async fn write_long(self, body: Outgoing<'_>, is_head: bool, limit: Duration) -> (Self, Sent) {
         let Self { session, peer, reused, pool, .. } = self;
         let (session, sent) = match *session {
             HttpSession::H1(session) => {
@@ -116,7 +118,8 @@ impl Conversation {
             other @ HttpSession::Custom(()) => (other, Sent::Lost(Loss::new("no such protocol"))),
         };
         let is_written = matches!(sent, Sent::Written);
-        (Self { session: Box::new(session), peer, reused, pool, is_written }, sent)
+        let is_bodiless = is_head && session.as_http1().is_some();
+        (Self { session: Box::new(session), peer, reused, pool, is_written, is_bodiless }, sent)
     }
 }
 

@@ -115,3 +115,17 @@ async fn provider_that_is_lost_in_the_middle_of_an_upload_is_noticed_at_once() {
     let head = within(ms(1_000), "the answer", reader.head()).await.unwrap();
     assert_eq!(head.status(), 502);
 }
+
+#[tokio::test]
+async fn head_with_a_body_is_answered_without_one() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let mut client = proxy.client().await;
+    client.send("HEAD /v1/files HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+    let (mut line, request) = upstream.request().await;
+    assert_eq!(request.text(), "abc");
+    line.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await;
+    let head = client.head().await;
+    assert_eq!((head.status(), head.fields("content-length")), (200, vec!["1000".to_owned()]));
+    proxy.until_metric("tidegate_in_flight", 0.0).await;
+}

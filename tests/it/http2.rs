@@ -16,11 +16,12 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::support::client::post_to;
-use crate::support::frames::{TEXT, frame, open};
+use crate::support::frames::{SWITCH, TEXT, close, frame, handshake, masked_close, open};
 use crate::support::http2::{Asked, Provider, serve};
 use crate::support::process::{Process, tidegate};
 use crate::support::proxy::before;
 use crate::support::upstream::FINE;
+use crate::support::wire::End;
 use crate::support::{Client, Proxy, Upstream, get, ms, post, proxy, soon, within};
 
 async fn proxy_to(provider: &Provider) -> Proxy {
@@ -238,6 +239,53 @@ async fn stream_that_ends_without_its_end_is_broken() {
 }
 
 #[tokio::test]
+async fn connection_that_is_lost_breaks_its_streams_and_what_has_not_begun_is_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (tasks, killed) = (Tasks::default(), Arc::new(tokio::sync::Notify::new()));
+    let (spawner, kill) = (tasks.clone(), Arc::clone(&killed));
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let provider = tasks.spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            let tell = tell.clone();
+            let handle = move |mut asked: Asked| {
+                let tell = tell.clone();
+                async move {
+                    if asked.body().await == STREAMED.as_bytes() {
+                        let mut sending = asked.begin_stream();
+                        sending.send_data(event("one"), false).unwrap();
+                        std::future::pending::<()>().await;
+                    }
+                    tell.send(asked.connection).unwrap();
+                    if asked.connection > 0 {
+                        return asked.answer(200, FINE);
+                    }
+                    std::future::pending().await
+                }
+            };
+            tokio::select! {
+                () = serve(stream, number, handle, spawner.clone()) => {}
+                () = kill.notified() => {}
+            }
+        }
+    });
+    let proxy = before(&url).provider(|provider| provider.http = HttpVersion::Http2).start().await;
+    let (mut streaming, mut waiting) = (proxy.client().await, proxy.client().await);
+    streaming.send(post(STREAMED)).await;
+    assert_eq!(streaming.head().await.status(), 200);
+    assert!(streaming.event().await.unwrap().contains("one"));
+    waiting.send(post("{}")).await;
+    assert_eq!(told.recv().await, Some(0));
+    killed.notify_one();
+    let seen = streaming.rest().await.unwrap();
+    assert!(seen.contains("upstream_disconnected"), "{seen}");
+    assert_eq!(waiting.answer().await.status(), 200);
+    assert_eq!(told.recv().await, Some(1));
+    provider.abort();
+}
+
+#[tokio::test]
 async fn body_that_is_not_as_long_as_it_says_is_no_answer() {
     let asks = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asks);
@@ -316,6 +364,12 @@ async fn tls_agrees_on_http2_by_alpn_where_settings_allow_it() {
         let seen = client.ask(post("{}")).await;
         assert_eq!((seen.status(), seen.text().as_str()), (200, FINE), "{http}");
         assert_eq!(versions.recv().await.unwrap(), version, "{http}");
+        // A WebSocket takes HTTP/1.1 whatever they agreed on.
+        client.send(handshake("")).await;
+        assert_eq!(client.reader().head().await.unwrap().status(), 101);
+        client.send(masked_close(1000, "")).await;
+        assert_eq!(client.until_the_end().await, (close(1000, ""), End::Fin), "{http}");
+        assert_eq!(versions.recv().await.unwrap(), "http/1.1", "{http}");
     }
 }
 
@@ -347,6 +401,12 @@ async fn tls_provider(certified: &rcgen::CertifiedKey<rcgen::KeyPair>) -> (u16, 
                 }
                 let mut reader = crate::support::wire::Reader::new(stream);
                 while let Ok(head) = reader.head().await {
+                    if head.has("upgrade") {
+                        reader.stream.write_all(SWITCH.as_bytes()).await.unwrap();
+                        assert_eq!(reader.exactly(8).await.unwrap(), masked_close(1000, ""));
+                        reader.stream.write_all(&close(1000, "")).await.unwrap();
+                        return reader.stream.shutdown().await.unwrap();
+                    }
                     reader.body(&head, false).await.unwrap();
                     soon("the proxy reads", reader.stream.write_all(&crate::support::upstream::fine())).await.unwrap();
                     reader.stream.flush().await.unwrap();

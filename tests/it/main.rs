@@ -9,6 +9,7 @@ mod disconnects;
 mod early;
 mod edges;
 mod http2;
+mod large;
 mod listening;
 mod operators;
 mod resources;

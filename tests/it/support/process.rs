@@ -69,6 +69,13 @@ impl Process {
         assert!(sent.success());
     }
 
+    /// The most memory that it ever had resident, in bytes.
+    pub(crate) fn memory_max(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    }
+
     /// Waits for a line of its log that has `text`.
     pub(crate) async fn says(&mut self, text: &str) -> String {
         soon(&format!("the log says {text:?}"), async {
