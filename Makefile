@@ -8,6 +8,7 @@ SHELL := bash
 CARGO ?= cargo
 PYTHON ?= python3
 VENV := .venv
+NODE_MODULES := tests/sdk/node_modules
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export TIDEGATE_BIN ?= $(abspath $(TARGET))/debug/tidegate
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
@@ -15,21 +16,27 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.installed ## install what the tests need, where it is missing
+setup: $(VENV)/.installed $(NODE_MODULES)/.installed ## install what the tests need, where it is missing
 	@missing=(); \
 	command -v cmake >/dev/null || missing+=(cmake); \
+	command -v curl >/dev/null || missing+=(curl); \
 	command -v pkg-config >/dev/null || missing+=(pkg-config); \
 	if (($${#missing[@]})); then $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy "$${missing[@]}"; fi
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 
-# The official SDK, pinned, in an environment of its own.
+# The official SDKs and other clients, pinned, in an environment of their own. Node comes with them, since the SDK wants a
+# newer one than distributions have.
 $(VENV)/.installed: tests/sdk/requirements.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy python3 python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(NODE_MODULES)/.installed: tests/sdk/package.json tests/sdk/package-lock.json $(VENV)/.installed
+	PATH="$(abspath $(VENV)/bin):$$PATH" npm ci --prefix tests/sdk --silent --no-audit --no-fund
 	@touch $@
 
 serve: ## the proxy; for example: make serve ARGS="--upstream https://api.example.com/v1 --rpm 40 --concurrency 5"
@@ -62,4 +69,4 @@ soak: ## the long tests, those marked #[ignore]
 
 clean: ## what was built and installed here
 	$(CARGO) clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(NODE_MODULES)

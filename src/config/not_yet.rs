@@ -28,7 +28,6 @@ impl fmt::Display for Notice {
 const MISSING: &[(&str, &[&str], &str)] = &[
     ("server.state_dir", &["state"], "the journal and the tasks that will live there"),
     ("upstreams.kind", &["model"], "rules for agents beyond that a call is not sent again"),
-    ("upstreams.http", &["auto", "1.1"], "HTTP/2 towards upstreams"),
     ("upstreams.continuation", &["off"], "continuing a partial answer"),
     ("upstreams.limits.tokens_per_minute", &[], "counting tokens"),
     ("upstreams.limits.requests_per_day", &[], "counting requests a day"),

@@ -1,6 +1,7 @@
 //! From a connection to its requests: one after the other over HTTP/1.1, side by side over HTTP/2.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v1::server::HttpSession as Http1;
@@ -29,8 +30,13 @@ const STREAM_UNSENT_MAX: usize = 64 * 1024;
 const HEADERS_MAX: u32 = 64 * 1024;
 /// So many malformed streams, and the connection is closed.
 const MALFORMED_MAX: u32 = 32;
-/// A client that is still sending gets so long to read our answer before the connection is reset.
+/// A client that is still sending gets so long to read our answer before the connection is reset; so long has one of
+/// HTTP/2 to agree that its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long it has for that when somebody else waits for its room.
+const HURRIED: Duration = Duration::from_millis(100);
+/// How long saying goodbye to one who idles may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection and those it may have to make room for.
 pub(super) struct Connection {
@@ -62,7 +68,13 @@ impl Connection {
     pub(super) async fn serve_http1<T: Transport>(self, mut inlet: Box<Inlet<T>>) {
         inlet.watch();
         let mut idle = self.shared.bounds.load().header_timeout;
-        while self.unless_unwanted(idle, inlet.has_begun()).await == Some(true) {
+        loop {
+            match self.unless_unwanted(idle, inlet.has_begun()).await {
+                Some(true) => {}
+                Some(false) => return,
+                // Over TLS, an end that is not announced could be an attacker's.
+                None => return drop(timeout(FAREWELL, inlet.shutdown()).await),
+            }
             let bounds = **self.shared.bounds.load();
             idle = bounds.idle_timeout;
             inlet = match self.serve_one(inlet, &bounds).await {
@@ -113,28 +125,43 @@ impl Connection {
     }
 
     /// Serves requests side by side.
-    pub(super) async fn serve_http2<T: Transport>(mut self, inlet: Box<Inlet<T>>) {
-        let limit = self.shared.bounds.load().header_timeout;
+    pub(super) async fn serve_http2<T: Transport>(self, inlet: Box<Inlet<T>>) {
+        // So much it has for its first request.
+        let mut patience = self.shared.bounds.load().header_timeout;
         let stream: Stream = inlet;
-        let Ok(Ok(mut connection)) = timeout(limit, handshake(stream, Some(options()))).await else { return };
-        let (running, mut malformed) = (Running::default(), 0);
-        let (digest, mut draining) = (Arc::new(Digest::default()), false);
+        let Ok(Ok(mut connection)) = timeout(patience, handshake(stream, Some(options()))).await else { return };
+        let (running, digest, mut malformed) = (Running::default(), Arc::new(Digest::default()), 0);
+        let (mut phase, mut is_closing, mut stop) = (Phase::Idle, false, self.stop.clone());
         loop {
-            let idle_timeout = self.shared.bounds.load().idle_timeout;
             let accepted = tokio::select! {
                 biased;
-                () = stopped(&mut self.stop), if !draining => {
+                () = stopped(&mut stop), if !is_closing => {
                     // The client is told to open no more streams; those it has go on.
                     connection.graceful_shutdown();
-                    draining = true;
+                    (is_closing, patience) = (true, LINGER);
                     continue;
                 }
+                // This moves everything on the connection, what its streams have written included.
                 accepted = Http2::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
-                () = running.idle(&self.shared.wanted, idle_timeout) => return,
+                () = phase.passes(&running) => {
+                    phase = phase.next(is_closing);
+                    continue;
+                }
+                is_hurried = self.is_unwanted(patience), if phase.is_quiet() => {
+                    if is_closing {
+                        return;
+                    }
+                    // A stream that it has opened meanwhile is served: it learns which was the last.
+                    connection.graceful_shutdown();
+                    (is_closing, patience) = (true, if is_hurried { HURRIED } else { LINGER });
+                    continue;
+                }
             };
             match accepted {
                 Ok(Some(H2Accept::Session(session))) => {
-                    self.begin(ServerSession::new_http2(session), running.one_more())
+                    phase = Phase::Busy(self.shared.calls.token());
+                    patience = if is_closing { LINGER } else { self.shared.bounds.load().idle_timeout };
+                    self.begin(ServerSession::new_http2(session), running.one_more());
                 }
                 Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,
                 Ok(Some(H2Accept::Rejected) | None) | Err(_) => return,
@@ -158,7 +185,7 @@ impl Connection {
 
     /// Waits for a client that holds nothing of us but its connection: no longer than `limit`, and only while we do not
     /// drain and nobody else needs the room. `None`: it has to go.
-    async fn unless_unwanted<O>(&self, limit: Duration, client: impl Future<Output = O>) -> Option<O> {
+    pub(super) async fn unless_unwanted<O>(&self, limit: Duration, client: impl Future<Output = O>) -> Option<O> {
         let mut stop = self.stop.clone();
         tokio::select! {
             biased;
@@ -167,6 +194,14 @@ impl Connection {
             // Those who wait longest are told first.
             () = self.shared.wanted.notified() => None,
             () = tokio::time::sleep(limit) => None,
+        }
+    }
+
+    /// Completes when a connection without requests has to go: after `limit`, or (`true`) since somebody needs the room.
+    async fn is_unwanted(&self, limit: Duration) -> bool {
+        tokio::select! {
+            () = self.shared.wanted.notified() => true,
+            () = tokio::time::sleep(limit) => false,
         }
     }
 }
@@ -227,28 +262,58 @@ fn options() -> H2Options {
     options
 }
 
+/// Whether a connection of HTTP/2 serves, and whether a drain waits for it.
+enum Phase {
+    /// Streams run.
+    Busy(TaskTrackerToken),
+    /// They have ended; what they wrote last may not be on the wire.
+    Ended(TaskTrackerToken),
+    /// The client opens no more streams, and has not agreed yet that it has everything.
+    Leaving(TaskTrackerToken),
+    Idle,
+}
+
+impl Phase {
+    /// Completes when this phase is over, if that is for us to say.
+    async fn passes(&self, running: &Running) {
+        match self {
+            Self::Busy(_) => running.none().await,
+            Self::Ended(_) => {}
+            Self::Leaving(_) | Self::Idle => std::future::pending().await,
+        }
+    }
+
+    fn next(self, is_closing: bool) -> Self {
+        match self {
+            Self::Busy(serving) => Self::Ended(serving),
+            Self::Ended(serving) | Self::Leaving(serving) if is_closing => Self::Leaving(serving),
+            Self::Ended(_) | Self::Leaving(_) | Self::Idle => Self::Idle,
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        matches!(self, Self::Leaving(_) | Self::Idle)
+    }
+}
+
 /// How many streams of a connection are being served.
 #[derive(Debug, Clone, Default)]
-struct Running(Arc<(std::sync::atomic::AtomicUsize, Notify)>);
+struct Running(Arc<(AtomicUsize, Notify)>);
 
 /// One of them, while it lives.
 struct Run(Running);
 
 impl Running {
     fn one_more(&self) -> Run {
-        self.0.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.0.fetch_add(1, Ordering::Relaxed);
         Run(self.clone())
     }
 
-    /// Completes when none has run for `limit`, or the room is wanted meanwhile.
-    async fn idle(&self, wanted: &Notify, limit: Duration) {
+    /// Completes when none runs.
+    async fn none(&self) {
         let (running, ended) = &*self.0;
-        while running.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+        while running.load(Ordering::Relaxed) > 0 {
             ended.notified().await;
-        }
-        tokio::select! {
-            () = wanted.notified() => {}
-            () = tokio::time::sleep(limit) => {}
         }
     }
 }
@@ -256,7 +321,7 @@ impl Running {
 impl Drop for Run {
     fn drop(&mut self) {
         let (running, ended) = &*self.0.0;
-        if running.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+        if running.fetch_sub(1, Ordering::Relaxed) == 1 {
             ended.notify_one();
         }
     }

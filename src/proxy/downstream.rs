@@ -262,10 +262,21 @@ impl<'a> Downstream<'a> {
     }
 
     /// Writes a part of a body. Never drop this future.
-    pub(super) async fn write_part(&mut self, mut bytes: Bytes) -> Result<(), Gone> {
+    pub(super) async fn write_part(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        self.write(bytes, false).await
+    }
+
+    /// Writes the last part of a body, which has still to be finished. Never drop this future.
+    pub(super) async fn write_last(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        // In HTTP/2 the end goes with the last bytes: of many short frames that are not the last, clients think ill.
+        let ends = self.session.is_http2();
+        self.write(bytes, ends).await
+    }
+
+    async fn write(&mut self, mut bytes: Bytes, ends: bool) -> Result<(), Gone> {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE));
-            self.session.write_response_body(piece, false).await.map_err(|_| Gone)?;
+            self.session.write_response_body(piece, ends && bytes.is_empty()).await.map_err(|_| Gone)?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::cause::Refused;
 use super::connection::Connection;
@@ -76,6 +77,7 @@ pub async fn serve(
                 tracing::warn!(%error, "cannot accept connections");
                 shared.wanted.notify_one();
                 tokio::time::sleep(EXHAUSTED).await;
+                shared.forget_wish();
             }
         }
     }
@@ -120,12 +122,14 @@ impl Shared {
                 self.left.notified().await;
             }
         };
-        if timeout(ROOM_WAIT, left).await.is_ok() {
-            return true;
-        }
-        // Nobody was idle. Whoever is next must not be asked for what nobody waits for any more.
-        pin!(self.wanted.notified()).enable();
-        false
+        let has_room = timeout(ROOM_WAIT, left).await.is_ok();
+        self.forget_wish();
+        has_room
+    }
+
+    /// Nobody needs room any more: if no one was idle to hear of it, the next to idle must not go for it.
+    fn forget_wish(&self) {
+        pin!(self.wanted.notified()).as_mut().enable();
     }
 
     fn turn_away(&self, stream: TcpStream) {
@@ -175,17 +179,33 @@ impl Drop for Guest {
 
 async fn serve_tls(connection: Connection, tls: &TlsAcceptor, stream: TcpStream) {
     let limit = connection.shared.bounds.load().header_timeout;
-    let mut first = [0];
-    match timeout(limit, stream.peek(&mut first)).await {
-        Ok(Ok(1)) if first[0].is_ascii_alphabetic() => return tell(stream, &Refused::NeedsTls).await,
-        Ok(Ok(1..)) => {}
-        Ok(Ok(0) | Err(_)) | Err(_) => return,
-    }
-    // Who speaks no TLS that we do is closed; TLS itself says why.
-    let Ok(Ok(stream)) = timeout(limit, tls.accept(stream)).await else { return };
+    let stream = match connection.unless_unwanted(limit, secured(tls, stream)).await {
+        Some(Secured::Stream(stream)) => *stream,
+        Some(Secured::Plain(stream)) => return tell(stream, &Refused::NeedsTls).await,
+        Some(Secured::Failed) | None => return,
+    };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
     let inlet = Box::new(Inlet::new(stream));
     if speaks_http2 { connection.serve_http2(inlet).await } else { connection.serve_http1(inlet).await }
+}
+
+/// What becomes of a handshake.
+enum Secured {
+    Stream(Box<TlsStream<TcpStream>>),
+    /// The client speaks HTTP, without TLS.
+    Plain(TcpStream),
+    /// It speaks no TLS that we do, which TLS itself has told it, or it has left.
+    Failed,
+}
+
+async fn secured(tls: &TlsAcceptor, stream: TcpStream) -> Secured {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) if first[0].is_ascii_alphabetic() => return Secured::Plain(stream),
+        Ok(1..) => {}
+        Ok(0) | Err(_) => return Secured::Failed,
+    }
+    tls.accept(stream).await.map_or(Secured::Failed, |stream| Secured::Stream(Box::new(stream)))
 }
 
 /// Whether accepting failed because of the one client that was to be accepted.

@@ -32,8 +32,9 @@ async fn pass_on(downstream: &mut Downstream<'_>, answer: &mut Answer, is_event_
         if is_kept_back {
             downstream.flush().await?;
         }
+        let is_last = answer.length().is_some();
         let Some(bytes) = next(downstream, answer).await? else { break };
-        downstream.write_part(bytes).await?;
+        if is_last { downstream.write_last(bytes).await? } else { downstream.write_part(bytes).await? }
     }
     match answer.ending() {
         Some(Ending::Truncated(cut)) if is_event_stream => downstream.write_part(broken(cut)).await?,

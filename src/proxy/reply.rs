@@ -189,7 +189,7 @@ pub(super) async fn refuse(downstream: &mut Downstream<'_>, id: CallId, refused:
     let keep = downstream.is_body_read();
     let written = async {
         downstream.write_head(Head { status: reply.status, headers }).await?;
-        downstream.write_part(body).await?;
+        downstream.write_last(body).await?;
         downstream.finish().await
     };
     match written.await {

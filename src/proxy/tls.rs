@@ -27,8 +27,15 @@ pub enum TlsError {
         why: String,
     },
     /// The certificate and the key do not go together, or are not understood.
-    #[error("server.tls: the certificate and the key cannot be used together: {0}")]
-    Pair(#[from] rustls::Error),
+    #[error("server.tls: cert = {cert:?} and key = {key:?} cannot be used together: {why}")]
+    Pair {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What is wrong with them.
+        why: rustls::Error,
+    },
 }
 
 /// Reads certificate and key: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
@@ -46,9 +53,9 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     let key =
         PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| wrong("server.tls.key", &tls.key, error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(certs, key)?;
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certs, key))
+        .map_err(|why| TlsError::Pair { cert: tls.cert.clone(), key: tls.key.clone(), why })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     Ok(Arc::new(config))
 }

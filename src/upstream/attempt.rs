@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 
-use super::connect::{Connector, Conversation, Loss, RequestHead, Sent};
+use super::connect::{Connector, Conversation, Loss, RequestHead, Wanted};
+use super::send::{Outgoing, Sent};
 use super::target::Target;
 use crate::admission::Permit;
 use crate::answer::{Head, Trace};
@@ -35,8 +36,8 @@ pub(super) struct Answered {
 /// How to try.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct How<'a> {
-    /// Not on a pooled connection, which may be dead.
-    pub(super) fresh: bool,
+    /// On what kind of connection.
+    pub(super) wanted: Wanted,
     /// How long a single write may make no progress.
     pub(super) write_timeout: Duration,
     /// Where it is noted when the request was sent.
@@ -51,29 +52,33 @@ pub(super) async fn attempt(
     mut permit: Permit,
     how: How<'_>,
 ) -> Attempted {
-    let mut conversation = match connector.connect(target, how.fresh).await {
+    let mut conversation = match connector.connect(target, how.wanted).await {
         Ok(conversation) => conversation,
         Err(loss) => return Attempted::NotConnected(loss),
     };
     conversation.set_write_timeout(how.write_timeout);
     permit.writing();
     let head = request_head(call, target, &permit);
-    let sent = match conversation.write_head(head).await {
-        Err(loss) => Sent::Cut(loss),
-        Ok(()) => match &mut call.body {
-            CallBody::Whole(bytes) => conversation.write_whole(Bytes::clone(bytes)).await,
-            CallBody::Stream(body) => conversation.write_stream(body).await,
-        },
+    let body = match &mut call.body {
+        CallBody::Whole(bytes) => Outgoing::Whole(Bytes::clone(bytes)),
+        CallBody::Stream(body) => Outgoing::Stream(body),
+    };
+    let ends = matches!(&body, Outgoing::Whole(bytes) if bytes.is_empty());
+    conversation.expect_body(&body);
+    let (mut conversation, sent) = match conversation.write_head(head, ends).await {
+        Err(loss) => (conversation, Sent::Cut(loss)),
+        Ok(()) => conversation.write_body(body, how.write_timeout).await,
     };
     permit.written();
     how.trace.note(|facts| facts.sent = Some(time::now()));
     match sent {
-        Sent::Written => {}
+        Sent::Written | Sent::Answered => {}
         Sent::ClientLeft => return Attempted::ClientLeft,
+        Sent::Lost(loss) => return Attempted::Lost { loss, stale: conversation.is_reused() },
         Sent::Cut(loss) => {
             return match conversation.last_word().await {
-                Some(head) => Attempted::Answered(Answered { head, conversation, permit }),
-                None => Attempted::Lost { loss, stale: conversation.is_reused() },
+                Ok(head) => Attempted::Answered(Answered { head, conversation, permit }),
+                Err(later) => Attempted::Lost { loss: later.unwrap_or(loss), stale: conversation.is_reused() },
             };
         }
     }

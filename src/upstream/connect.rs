@@ -1,28 +1,28 @@
 //! The pooled connector and one conversation on it: the only part of this room that knows pingora.
 
-mod outlet;
-
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode, Uri};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector as Pool;
-use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::protocols::{Stream, TcpKeepalive};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::BError;
+use pingora_error::ErrorType::{H2Downgrade, H2Error};
+use pingora_error::{BError, RetryType};
 use pingora_http::RequestHeader;
-use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::outlet;
+use super::settings::HttpVersion;
 use super::strict::Doubt;
 use super::target::Target;
 use crate::answer::Head;
-use crate::call::{BodyPart, BodyStream};
 use crate::headers;
 use crate::time::Duration;
 
@@ -32,8 +32,12 @@ const IDLE_MAX: usize = 1_024;
 const IDLE_KEPT: Duration = Duration::from_secs(30);
 /// The group of connections that every call may use.
 const SHARED: u64 = 0;
-/// A large body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
-const PIECE: usize = 64 * 1024;
+/// Calls on one connection of HTTP/2: so many are lost at most when it is. Together their windows fill that of the
+/// connection (8 MiB, pingora's), so that a client who reads slowly holds back no other.
+const STREAMS_MAX: usize = 16;
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// How often a connection of HTTP/2 is asked whether it is alive; it has 5 s to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long to look for an answer after the provider stopped reading the request.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -53,34 +57,29 @@ const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
 pub(super) struct Loss {
     /// For the log; says nothing of the content.
     pub(super) detail: String,
+    /// The provider says that it did nothing with the request: GOAWAY or REFUSED_STREAM.
+    pub(super) is_untouched: bool,
 }
 
 impl Loss {
     pub(super) fn new(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into() }
+        Self { detail: detail.into(), is_untouched: false }
     }
 }
 
 impl From<BError> for Loss {
     fn from(error: BError) -> Self {
+        // pingora also calls a provider that breaks the protocol safe to ask again; it may have done the work.
+        let is_untouched =
+            matches!(error.retry, RetryType::Decided(true)) && matches!(error.etype(), H2Error | H2Downgrade);
         // A context can quote the wire ("buf: …"); the type never does, nor does what our own checker says.
         let cause = error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        match cause.and_then(|cause| cause.downcast_ref::<Doubt>()) {
-            Some(doubt) => Self::new(doubt.to_string()),
-            None => Self::new(error.etype().as_str()),
-        }
+        let detail = match cause.and_then(|cause| cause.downcast_ref::<Doubt>()) {
+            Some(doubt) => doubt.to_string(),
+            None => error.etype().as_str().to_owned(),
+        };
+        Self { detail, is_untouched }
     }
-}
-
-/// How writing a request ended.
-#[derive(Debug)]
-pub(super) enum Sent {
-    /// Completely.
-    Written,
-    /// The client left in the middle of its body.
-    ClientLeft,
-    /// The provider stopped reading; it may have said why.
-    Cut(Loss),
 }
 
 /// Connections to all upstreams. One for the whole process.
@@ -97,46 +96,87 @@ impl Connector {
         Self(Arc::new(Pool::new(Some(ConnectorOptions::new(IDLE_MAX)))))
     }
 
-    /// A connection, pooled or new; or always a `fresh` one, for a request that cannot be sent again when the pooled one
-    /// turns out to be dead. `connect_timeout` bounds the look-up and all addresses together.
+    /// A connection, pooled or new. `connect_timeout` bounds the look-up and all addresses together.
     ///
     /// # Errors
     /// When there is none. Nothing was sent.
-    pub(super) async fn connect(&self, target: &Target, fresh: bool) -> Result<Conversation, Loss> {
+    pub(super) async fn connect(&self, target: &Target, wanted: Wanted) -> Result<Conversation, Loss> {
         let limit = target.settings.connect_timeout;
         // Boxed: connecting is short, waiting for the answer is long, and one future holds room for both.
-        match tokio::time::timeout(limit, Box::pin(self.try_addresses(target, fresh))).await {
+        match tokio::time::timeout(limit, Box::pin(self.try_addresses(target, wanted))).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Loss::new(format!("no connection within {limit:?}"))),
         }
     }
 
-    async fn try_addresses(&self, target: &Target, fresh: bool) -> Result<Conversation, Loss> {
+    async fn try_addresses(&self, target: &Target, wanted: Wanted) -> Result<Conversation, Loss> {
         let found = target.addresses().await;
         let addresses = found.map_err(|error| Loss::new(format!("name look-up failed: {error}")))?;
         let mut last = Loss::new("the name has no address");
         // One address that swallows everything must not use up the time of the others.
         let each = target.settings.connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for address in addresses {
-            let sni = target.settings.base_url.host.clone();
-            let mut peer = Box::new(HttpPeer::new(address, target.is_tls(), sni));
-            peer.options.set_http_version(1, 1);
+            let mut peer = Box::new(peer(target, address, wanted));
             peer.options.total_connection_timeout = Some(each);
-            peer.options.tcp_keepalive = Some(TCP_KEEPALIVE);
-            // The pool never has a connection of a group that nobody else is in.
-            peer.group_key = if fresh { fastrand::u64(1..) } else { SHARED };
             match self.0.get_http_session(&*peer).await {
-                Ok((session, reused)) => {
-                    peer.group_key = SHARED;
+                Ok((session, reused)) if session.as_http2().is_some() || !wanted.is_http2_only(target) => {
+                    // One of HTTP/2 that was made for one request is not kept; one of HTTP/1.1 is like any other.
+                    if session.as_http2().is_none() {
+                        share(&mut peer);
+                    }
                     let session = Box::new(outlet::watched(session, &peer));
                     let pool = Arc::clone(&self.0);
-                    return Ok(Conversation { session, peer, reused, pool });
+                    return Ok(Conversation { session, peer, reused, pool, is_written: false });
                 }
+                Ok(_) => last = Loss::new("the upstream does not speak HTTP/2 (upstreams.http)"),
                 Err(error) => last = Loss::from(error),
             }
         }
         Err(last)
     }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// Not a pooled one: the request cannot be sent again when that turns out to be dead.
+    pub(super) fresh: bool,
+    /// It is to become a WebSocket, which only HTTP/1.1 can.
+    pub(super) switches: bool,
+}
+
+impl Wanted {
+    fn is_http2_only(self, target: &Target) -> bool {
+        !self.switches && target.settings.http == HttpVersion::Http2
+    }
+}
+
+fn peer(target: &Target, address: SocketAddr, wanted: Wanted) -> HttpPeer {
+    let sni = target.settings.base_url.host.clone();
+    let mut peer = HttpPeer::new(address, target.is_tls(), sni);
+    share(&mut peer);
+    if wanted.fresh {
+        // The pool never has a connection of a group that nobody else is in, nor one that has no stream to spare.
+        peer.group_key = fastrand::u64(1..);
+        peer.options.max_h2_streams = 1;
+    }
+    match target.settings.http {
+        _ if wanted.switches => peer.options.set_http_version(1, 1),
+        HttpVersion::Http1 => peer.options.set_http_version(1, 1),
+        HttpVersion::Http2 => peer.options.set_http_version(2, 2),
+        HttpVersion::Auto if target.is_tls() => peer.options.set_http_version(2, 1),
+        HttpVersion::Auto => peer.options.set_http_version(1, 1),
+    }
+    peer.options.tcp_keepalive = Some(TCP_KEEPALIVE);
+    peer.options.h2_ping_interval = Some(PING_INTERVAL);
+    peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+    peer
+}
+
+/// Lets every call use the connections of a peer.
+fn share(peer: &mut HttpPeer) {
+    peer.group_key = SHARED;
+    peer.options.max_h2_streams = STREAMS_MAX;
 }
 
 /// A request head as it goes on the wire.
@@ -152,10 +192,12 @@ pub(super) struct RequestHead {
 /// which tells the provider to stop.
 pub(super) struct Conversation {
     // Boxed, because both are large and many futures hold a conversation.
-    session: Box<HttpSession>,
-    peer: Box<HttpPeer>,
-    reused: bool,
-    pool: Arc<Pool>,
+    pub(super) session: Box<HttpSession>,
+    pub(super) peer: Box<HttpPeer>,
+    pub(super) reused: bool,
+    pub(super) pool: Arc<Pool>,
+    /// The whole request was written.
+    pub(super) is_written: bool,
 }
 
 impl std::fmt::Debug for Conversation {
@@ -175,60 +217,43 @@ impl Conversation {
         self.session.set_write_timeout(Some(limit));
     }
 
-    /// Writes a head that says how its body is framed.
-    pub(super) async fn write_head(&mut self, head: RequestHead) -> Result<(), Loss> {
-        let fields = head.headers.len();
+    /// Writes a head that says how its body is framed; `ends`: there is none.
+    pub(super) async fn write_head(&mut self, head: RequestHead, ends: bool) -> Result<(), Loss> {
+        let (is_tls, fields) = (self.peer.is_tls(), head.headers.len());
         let mut request = RequestHeader::build_no_case(head.method, head.target.as_bytes(), Some(fields))?;
+        let is_http2 = self.session.as_http2().is_some();
         for (name, value) in &head.headers {
-            request.append_header(name, value)?;
-        }
-        Ok(self.session.write_request_header(Box::new(request)).await?)
-    }
-
-    /// Writes a body that is at hand.
-    pub(super) async fn write_whole(&mut self, mut body: Bytes) -> Sent {
-        while body.len() > PIECE {
-            if let Err(error) = self.session.write_request_body(body.split_to(PIECE), false).await {
-                return Sent::Cut(error.into());
+            // HTTP/2 has `:authority` for the one and its own framing for the other.
+            if !(is_http2 && matches!(*name, HOST | TRANSFER_ENCODING)) {
+                request.append_header(name, value)?;
             }
         }
-        self.write_last(body).await
-    }
-
-    async fn write_last(&mut self, body: Bytes) -> Sent {
-        if !body.is_empty()
-            && let Err(error) = self.session.write_request_body(body, true).await
-        {
-            return Sent::Cut(error.into());
-        }
-        match self.session.finish_request_body().await {
-            Ok(()) => Sent::Written,
-            Err(error) => Sent::Cut(error.into()),
-        }
-    }
-
-    /// Writes a body as it comes.
-    pub(super) async fn write_stream(&mut self, body: &mut BodyStream) -> Sent {
-        loop {
-            match body.parts.recv().await {
-                Some(BodyPart::Data(bytes)) => {
-                    if let Err(error) = self.session.write_request_body(bytes, false).await {
-                        return Sent::Cut(error.into());
-                    }
-                }
-                Some(BodyPart::End) => return self.write_last(Bytes::new()).await,
-                None => return Sent::ClientLeft,
+        match &mut *self.session {
+            HttpSession::H2(session) => {
+                let authority = head.headers.get(HOST).map_or(&b""[..], |host| host.as_bytes());
+                let uri = Uri::builder().scheme(if is_tls { "https" } else { "http" }).authority(authority);
+                let uri = uri.path_and_query(head.target).build();
+                request.set_uri(uri.map_err(|_| Loss::new("a target that HTTP/2 cannot carry"))?);
+                session.write_request_header(Box::new(request), ends)?;
             }
+            session => session.write_request_header(Box::new(request)).await?,
         }
+        Ok(())
     }
 
     /// The head of the final answer; 1xx are passed over.
     pub(super) async fn read_head(&mut self) -> Result<Head, Loss> {
         loop {
-            self.session.read_response_header().await?;
+            // An early answer of HTTP/2 was read already, and pingora panics when it is asked for another.
+            if self.session.as_http2().is_none_or(|session| session.response_header().is_none()) {
+                self.session.read_response_header().await?;
+            }
             let Some(head) = self.session.response_header() else { return Err(Loss::new("no head")) };
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return self.switched();
+            }
+            if head.status.is_informational() && self.session.as_http2().is_some() {
+                return Err(Loss::new("an interim answer in place of one"));
             }
             if !head.status.is_informational() {
                 let mut fields = head.headers.clone();
@@ -252,8 +277,8 @@ impl Conversation {
         }
     }
 
-    /// After a 101: what came right behind its head, and the connection. `None` where it is not one of HTTP/1.1.
-    pub(super) async fn into_stream(mut self) -> Option<(Bytes, impl AsyncRead + AsyncWrite + Send + Unpin + use<>)> {
+    /// The connection after a 101, beginning with what came right behind its head. `None` where it is not one of HTTP/1.1.
+    pub(super) async fn into_stream(mut self) -> Option<Stream> {
         // pingora has those bytes in its buffer and gives them out as a body, before it reads any more.
         let early = poll_fn(|context| match pin!(self.session.read_response_body()).poll(context) {
             Poll::Ready(Ok(Some(bytes))) => Poll::Ready(bytes),
@@ -262,20 +287,27 @@ impl Conversation {
         });
         let early = early.await;
         match *self.session {
-            HttpSession::H1(session) => Some((early, session.into_inner())),
+            HttpSession::H1(session) => {
+                outlet::rewind(session.stream(), early);
+                Some(session.into_inner())
+            }
             HttpSession::H2(_) | HttpSession::Custom(()) => None,
         }
     }
 
     /// The head of an answer that came although the request was cut.
-    pub(super) async fn last_word(&mut self) -> Option<Head> {
-        tokio::time::timeout(LAST_WORD, self.read_head()).await.ok()?.ok()
+    pub(super) async fn last_word(&mut self) -> Result<Head, Option<Loss>> {
+        match tokio::time::timeout(LAST_WORD, self.read_head()).await {
+            Ok(read) => read.map_err(Some),
+            Err(_elapsed) => Err(None),
+        }
     }
 
     /// Whether the body ends only with the connection, so that its end proves nothing.
     pub(super) fn ends_with_connection(&self) -> bool {
+        let is_http2 = self.session.as_http2().is_some();
         self.session.response_header().is_some_and(|head| {
-            !head.headers.contains_key(CONTENT_LENGTH) && !head.headers.contains_key(http::header::TRANSFER_ENCODING)
+            !is_http2 && !head.headers.contains_key(CONTENT_LENGTH) && !head.headers.contains_key(TRANSFER_ENCODING)
         })
     }
 
@@ -287,15 +319,43 @@ impl Conversation {
     /// The next bytes of the body; `None` at its end. Dropping the future loses nothing.
     pub(super) async fn read_body(&mut self) -> Result<Option<Bytes>, Loss> {
         loop {
-            match self.session.read_response_body().await? {
-                Some(bytes) if bytes.is_empty() => {}
-                read => return Ok(read),
+            match self.session.read_response_body().await {
+                Ok(Some(bytes)) if bytes.is_empty() => {}
+                Ok(Some(bytes)) => return Ok(Some(bytes)),
+                Ok(None) => return self.read_end().await.map(|()| None),
+                // A provider may say so that it wants no more of the request, once its answer is complete.
+                Err(_) if self.is_refusal_complete() => return Ok(None),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// The answer was read to its end: the connection goes back to the pool, if both sides keep it.
+    /// Trailers are not passed on, but HTTP/2 ends only behind them.
+    async fn read_end(&mut self) -> Result<(), Loss> {
+        match &mut *self.session {
+            HttpSession::H2(session) if !session.response_finished() => {
+                session.read_trailers().await?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all of an answer is there whose length is known, to a request that was not written to its end.
+    fn is_refusal_complete(&self) -> bool {
+        let Some(session) = self.session.as_http2().filter(|_| !self.is_written) else { return false };
+        let length = session.response_header().and_then(|head| head.headers.get(CONTENT_LENGTH));
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        length == Some(session.body_bytes_received())
+    }
+
+    /// The answer was read to its end: the connection goes back to the pool, if both sides keep it and nothing of the
+    /// request is left to be written.
     pub(super) async fn release(self) {
+        let is_single = self.peer.group_key != SHARED;
+        if self.session.as_http2().is_some() && is_single || self.session.as_http2().is_none() && !self.is_written {
+            return;
+        }
         self.pool.release_http_session(*self.session, &*self.peer, Some(IDLE_KEPT)).await;
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Answered, Attempted, How, attempt};
 use super::backoff;
-use super::connect::Loss;
+use super::connect::{Loss, Wanted};
 use super::hold::{Handling, Landed, Short, hold_back, pass_on, read_short};
 use super::target::Target;
 use super::upgraded::switch;
@@ -17,7 +17,7 @@ use super::verdict::{Happened, Rules, Verdict, judge};
 use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Head, Trace, Upgraded};
-use crate::call::{Call, Upgrade};
+use crate::call::{Call, CallBody, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
 use crate::openai;
 use crate::time::{self, Duration, Instant};
@@ -199,7 +199,7 @@ impl Flight {
         };
         let (attempts, detail) = (self.attempts, miss.loss.detail);
         Err(match miss.happened {
-            Happened::NotConnected => Failure::Unavailable { attempts, detail },
+            Happened::NotConnected | Happened::Untouched => Failure::Unavailable { attempts, detail },
             Happened::NoFirstByte => Failure::TimedOut { attempts },
             Happened::Lost | Happened::Cut | Happened::Status { .. } => Failure::Disconnected { attempts, detail },
         })
@@ -208,14 +208,14 @@ impl Flight {
     async fn try_once(&mut self, target: &Target, permit: Permit) -> Tried {
         let may_be_lost = self.judge(target, Happened::Lost) == Verdict::Retry;
         let switches = self.call.upgrade != Upgrade::None;
-        let how = How {
-            fresh: self.stale || switches || !may_be_lost,
-            write_timeout: self.shared.write_timeout(),
-            trace: &self.trace,
-        };
+        let wanted = Wanted { fresh: self.stale || switches || !may_be_lost, switches };
+        let how = How { wanted, write_timeout: self.shared.write_timeout(), trace: &self.trace };
         let attempted = attempt(&mut self.call, target, &self.shared.connector, permit, how).await;
         match attempted {
             Attempted::NotConnected(loss) => self.missed(target, Happened::NotConnected, loss, false),
+            Attempted::Lost { loss, stale } if loss.is_untouched && matches!(self.call.body, CallBody::Whole(_)) => {
+                self.missed(target, Happened::Untouched, loss, stale)
+            }
             Attempted::Lost { loss, stale } => self.missed(target, Happened::Lost, loss, stale),
             Attempted::NoFirstByte => {
                 self.missed(target, Happened::NoFirstByte, Loss::new("first_byte_timeout"), false)
@@ -341,7 +341,7 @@ impl Flight {
         match happened {
             Happened::Lost => self.shared.metrics.disconnect(DisconnectPhase::BeforeHead),
             Happened::Cut => self.shared.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
-            Happened::NotConnected | Happened::NoFirstByte | Happened::Status { .. } => {}
+            Happened::NotConnected | Happened::Untouched | Happened::NoFirstByte | Happened::Status { .. } => {}
         }
     }
 
@@ -351,7 +351,7 @@ impl Flight {
             metrics.duplicate_sent();
         }
         metrics.retry(match miss.happened {
-            Happened::NotConnected => RetryReason::Connect,
+            Happened::NotConnected | Happened::Untouched => RetryReason::Connect,
             Happened::Lost | Happened::NoFirstByte => RetryReason::Disconnect,
             Happened::Cut => RetryReason::Truncated,
             Happened::Status { .. } if miss.verdict == Verdict::Refused => RetryReason::Refusal,

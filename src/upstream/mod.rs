@@ -12,6 +12,8 @@ mod backoff;
 mod connect;
 mod exchange;
 mod hold;
+mod outlet;
+mod send;
 pub mod settings;
 mod strict;
 mod target;

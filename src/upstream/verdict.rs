@@ -7,6 +7,8 @@ use http::StatusCode;
 pub(super) enum Happened {
     /// No connection; nothing was sent.
     NotConnected,
+    /// The provider says that it has done nothing with the request, and the whole of it is at hand.
+    Untouched,
     /// Reset or EOF before the head of the answer (1006).
     Lost,
     /// The answer was cut before anything of it was passed on.
@@ -51,7 +53,7 @@ pub(super) enum Verdict {
 pub(super) fn judge(happened: Happened, rules: &Rules<'_>) -> Verdict {
     let retry_if = |retry| if retry { Verdict::Retry } else { Verdict::GiveUp };
     match happened {
-        Happened::NotConnected => Verdict::Retry,
+        Happened::NotConnected | Happened::Untouched => Verdict::Retry,
         Happened::Lost | Happened::Cut => retry_if(rules.repeatable && rules.on_disconnect),
         // The provider still generates; a second try would only waste it.
         Happened::NoFirstByte => Verdict::GiveUp,
@@ -95,6 +97,7 @@ mod tests {
         for (happened, rules, verdict) in [
             (Happened::NotConnected, RULES, Verdict::Retry),
             (Happened::NotConnected, once, Verdict::Retry),
+            (Happened::Untouched, once, Verdict::Retry),
             (Happened::Lost, RULES, Verdict::Retry),
             (Happened::Lost, once, Verdict::GiveUp),
             (Happened::Lost, never_on_disconnect, Verdict::GiveUp),

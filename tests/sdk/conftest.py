@@ -1,137 +1,114 @@
-"""Starts the built binary: a simulated provider, and tidegate in front of it."""
+"""What the tests share: providers, gates in front of them, and the ways to reach both."""
 
-import collections
-import http.server
-import json
-import os
+import dataclasses
 import pathlib
-import re
-import signal
-import socket
-import subprocess
-import threading
-import urllib.request
 
 import openai
 import pytest
+import trustme
 
-BINARY = os.environ.get("TIDEGATE_BIN", "target/debug/tidegate")
-START_TIMEOUT = 20
-STOP_TIMEOUT = 20
+pytest.register_assert_rewrite("compare")  # before it is imported
+from processes import Gate, Provider, Sim
+from wires import WIRES, Ends, Wire
 
-
-class Process:
-    """A running command of the binary; `announced` is the first match of `pattern` in what it prints."""
-
-    def __init__(self, log: pathlib.Path, pattern: str, *args: str):
-        self._log = log
-        with log.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [BINARY, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
-            )
-        self._found: str | None = None
-        self._settled = threading.Event()
-        threading.Thread(target=self._read, args=(re.compile(pattern),), daemon=True).start()
-        self._settled.wait(START_TIMEOUT)
-        if self._found is None:
-            self.stop()
-            pytest.fail(f"`tidegate {' '.join(args)}` never printed {pattern!r}:\n{log.read_text()}")
-        self.announced = self._found
-
-    def _read(self, pattern: re.Pattern[str]) -> None:
-        """Reads to the end, so that the command never blocks on a full pipe."""
-        for line in self._process.stdout:
-            match = pattern.search(line)
-            if match and self._found is None:
-                self._found = match[1]
-                self._settled.set()
-        self._settled.set()
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            pytest.fail(f"did not stop on SIGTERM:\n{self._log.read_text()}")
+# A gate that lets everything pass as it comes: what it would retry, and share, is tested elsewhere.
+TRANSPARENT = """
+[[upstreams]]
+base_url = "http://127.0.0.1:1/v1"
+refusal_statuses = []
+retry_statuses = []
+[upstreams.limits]
+requests_per_minute = 1_000_000
+burst = 1_000_000
+concurrency = 1_000
+[retry]
+attempts_max = 1
+[cache]
+mode = "off"
+"""
 
 
-class Provider:
-    """`tidegate sim`."""
+@dataclasses.dataclass
+class Certificate:
+    """A certificate for the loopback address, of an authority that nobody else knows."""
 
-    def __init__(self, log: pathlib.Path, *flags: str):
-        pattern = r"simulated provider at (http://[^\s;]+)"
-        self._process = Process(log, pattern, "sim", "--listen", "127.0.0.1:0", *flags)
-        self.base_url = self._process.announced.rstrip("/")
+    authority: pathlib.Path
+    chain: pathlib.Path
+    key: pathlib.Path
 
-    def stats(self) -> dict:
-        with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/sim/stats", timeout=10) as answer:
-            return json.load(answer)
-
-    def stop(self) -> None:
-        self._process.stop()
+    @property
+    def settings(self) -> str:
+        return f'[server]\ntls = {{ cert = "{self.chain}", key = "{self.key}" }}\n'
 
 
-class Gate:
-    """`tidegate serve` in front of a provider."""
-
-    def __init__(self, directory: pathlib.Path, upstream: str, *flags: str):
-        listen, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
-        self._process = Process(
-            directory / "serve.log",
-            r"export OPENAI_BASE_URL=(\S+)",
-            *("serve", "--upstream", upstream, "--listen", listen, "--admin-listen", admin),
-            *("--state-dir", str(directory / "state"), *flags),
-        )
-        self.base_url = self._process.announced.strip("'\"")
-        self.admin = f"http://{admin}"
-
-    def stop(self) -> None:
-        self._process.stop()
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tls")
+    made = Certificate(directory / "authority.pem", directory / "chain.pem", directory / "key.pem")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(made.authority)
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_pem.write_to_path(made.key)
+    for position, pem in enumerate(issued.cert_chain_pems):
+        pem.write_to_path(made.chain, append=position > 0)
+    return made
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [taken.getsockname()[1] for taken in sockets]
-    finally:
-        for taken in sockets:
-            taken.close()
+@pytest.fixture(scope="session")
+def provider(tmp_path_factory, certificate):
+    provider = Provider(tmp_path_factory.mktemp("provider") / "log", certificate.chain, certificate.key)
+    yield provider
+    provider.stop()
 
 
-class Refuser(http.server.ThreadingHTTPServer):
-    """A provider that answers every POST with the status its path ends in, and an error body to match."""
+@pytest.fixture(scope="session")
+def gates(tmp_path_factory, provider, certificate):
+    """Makes the gate in front of an origin, in clear or with TLS, when it is first asked for."""
+    made: dict[tuple[str, bool], Gate] = {}
 
-    daemon_threads = True
+    def gate(origin: str, tls: bool) -> Gate:
+        if (origin, tls) not in made:
+            settings = (certificate.settings if tls else "") + TRANSPARENT
+            made[origin, tls] = Gate(tmp_path_factory.mktemp("gate"), f"{origin}/v1", settings=settings)
+        return made[origin, tls]
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        BODIES = {
-            404: {"message": "The model `nope` does not exist", "param": None, "code": "model_not_found"},
-            422: {"message": "temperature: unbelievable", "param": "temperature", "code": None, "hint": "ünïcode"},
-        }
+    yield gate
+    for running in made.values():
+        running.stop()
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            status = int(self.path.split("/")[1])
-            self.server.seen[status] += 1
-            error = self.BODIES.get(status, {"message": f"refused with {status}", "param": None, "code": None})
-            body = json.dumps({"error": {**error, "type": "invalid_request_error"}}, ensure_ascii=False).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, *_args: object) -> None:
-            pass
+@pytest.fixture(scope="session")
+def ends_of(provider, gates, certificate):
+    """Over a wire, the provider itself and the gate in front of it."""
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), self.Handler)
-        self.seen: collections.Counter[int] = collections.Counter()
-        self.origin = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+    def ends(wire: Wire) -> Ends:
+        gate = gates(provider.origins["http"], wire.tls)
+        return Ends(wire, f"{provider.origins[wire.scheme]}/v1", gate.base_url, certificate.authority)
+
+    return ends
+
+
+@pytest.fixture(scope="session", params=WIRES, ids=str)
+def ends(request, ends_of) -> Ends:
+    return ends_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def realtime_ends_of(provider, gates, certificate):
+    """The same for WebSockets."""
+
+    def ends(wire: Wire) -> Ends:
+        gate = gates(provider.origins["ws"], wire.tls)
+        direct = provider.origins["wss" if wire.tls else "ws"]
+        return Ends(wire, f"{direct}/v1", gate.base_url, certificate.authority)
+
+    return ends
+
+
+@pytest.fixture(scope="session", params=[wire for wire in WIRES if not wire.http2], ids=str)
+def realtime_ends(request, realtime_ends_of) -> Ends:
+    """WebSockets start as HTTP/1.1."""
+    return realtime_ends_of(request.param)
 
 
 def client(base_url: str) -> openai.OpenAI:
@@ -140,25 +117,24 @@ def client(base_url: str) -> openai.OpenAI:
 
 
 @pytest.fixture(scope="session")
-def provider(tmp_path_factory):
-    """A provider without limits."""
-    directory = tmp_path_factory.mktemp("provider")
-    provider = Provider(directory / "sim.log", "--latency", "20ms", "--latency-spread", "0")
-    yield provider
-    provider.stop()
+def sim(tmp_path_factory):
+    """A simulated provider without limits."""
+    sim = Sim(tmp_path_factory.mktemp("sim") / "sim.log", "--latency", "20ms", "--latency-spread", "0")
+    yield sim
+    sim.stop()
 
 
 @pytest.fixture(scope="session")
-def gate(tmp_path_factory, provider):
+def gate(tmp_path_factory, sim):
     """A gate that is nearly always open."""
-    gate = Gate(tmp_path_factory.mktemp("gate"), provider.base_url, "--rpm", "6000", "--concurrency", "50")
+    gate = Gate(tmp_path_factory.mktemp("gate"), sim.base_url, "--rpm", "6000", "--concurrency", "50")
     yield gate
     gate.stop()
 
 
 @pytest.fixture(scope="session")
-def direct(provider):
-    return client(provider.base_url)
+def direct(sim):
+    return client(sim.base_url)
 
 
 @pytest.fixture(scope="session")

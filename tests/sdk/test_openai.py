@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-from conftest import Gate, Provider, Refuser, client
+from conftest import client
+from processes import Gate, Sim
+from refuser import Refuser
 
 QUESTION = {"model": "sim-1", "messages": [{"role": "user", "content": "Wann kommt die Flut? 🌊"}]}
 
@@ -132,7 +134,7 @@ def tmp_path_of(directory, name):
 
 
 def test_a_client_that_leaves_mid_stream_harms_nobody(direct, gated):
-    stream = chat(gated, stream=True, extra_body={"sim": {"latency_ms": 30_000, "chunks": 100}})
+    stream = chat(gated, stream=True, extra_body={"sim": {"latency_ms": 3_000, "chunks": 100}})
     next(iter(stream))
     stream.close()
     assert chat(gated).model_dump() == chat(direct).model_dump()
@@ -152,8 +154,8 @@ def test_the_asynchronous_client_gets_the_same(gate, direct):
 
 def test_more_calls_than_allowed_all_succeed_and_break_no_limit(tmp_path):
     limits = ["--rpm", "20", "--window", "5s", "--concurrency", "5"]
-    provider = Provider(tmp_path / "sim.log", *limits, "--latency", "300ms", "--on-violation", "1006")
-    gate = Gate(tmp_path, provider.base_url, *limits)
+    sim = Sim(tmp_path / "sim.log", *limits, "--latency", "300ms", "--on-violation", "1006")
+    gate = Gate(tmp_path, sim.base_url, *limits)
     of = client(gate.base_url)
 
     def ask(number: int) -> str:
@@ -165,9 +167,9 @@ def test_more_calls_than_allowed_all_succeed_and_break_no_limit(tmp_path):
 
     with ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(ask, range(30)))
-    stats = provider.stats()
+    stats = sim.stats()
     gate.stop()
-    provider.stop()
+    sim.stop()
     assert len(answers) == 30 and all(answers)
     assert stats["requests"] == 30
     assert stats["violations"] == {"window": 0, "concurrency": 0, "tokens": 0}

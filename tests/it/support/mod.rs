@@ -3,8 +3,11 @@
 
 pub(crate) mod client;
 pub(crate) mod frames;
+pub(crate) mod http2;
+pub(crate) mod http2_client;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 

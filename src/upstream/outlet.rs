@@ -3,10 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf, Bytes, BytesMut};
+use parking_lot::Mutex;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -20,25 +23,78 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::upstream::strict::{Answers, Doubt};
 
+/// Head and body of a request leave together up to this size.
+const TOGETHER_MAX: usize = 80 * 1024;
+
 /// A connection whose answers are checked. It goes to the pool and comes back as one.
 #[derive(Debug)]
 struct Outlet {
     stream: Stream,
     answers: Answers,
+    /// Read and checked, and to be read again.
+    ahead: Mutex<Bytes>,
+    /// What is written next is a head that waits for its body.
+    holds_head: AtomicBool,
+    /// That head.
+    unsent: BytesMut,
 }
 
 /// Has the answers of a session checked, if they come by HTTP/1.1 and nobody checks them yet.
 pub(super) fn watched(session: HttpSession, peer: &HttpPeer) -> HttpSession {
     match session {
         HttpSession::H1(session) if !(**session.stream()).as_any().is::<Outlet>() => {
-            let outlet = Outlet { stream: session.into_inner(), answers: Answers::default() };
+            let outlet = Outlet::new(session.into_inner());
             HttpSession::H1(Http1Session::new_with_options(Box::new(outlet), peer))
         }
         session => session,
     }
 }
 
+/// Has something that was read of a connection read again, before anything else.
+pub(super) fn rewind(stream: &Stream, first: Bytes) {
+    if let Some(outlet) = outlet_of(stream) {
+        *outlet.ahead.lock() = first;
+    }
+}
+
+/// Keeps the head of a request back until the first bytes of its body are written, which follow at once: they leave in
+/// one piece.
+pub(super) fn hold_head_back(session: &HttpSession) {
+    if let HttpSession::H1(session) = session
+        && let Some(outlet) = outlet_of(session.stream())
+    {
+        outlet.holds_head.store(true, Ordering::Relaxed);
+    }
+}
+
+fn outlet_of(stream: &Stream) -> Option<&Outlet> {
+    (**stream).as_any().downcast_ref()
+}
+
 impl Outlet {
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            answers: Answers::default(),
+            ahead: Mutex::default(),
+            holds_head: AtomicBool::new(false),
+            unsent: BytesMut::new(),
+        }
+    }
+
+    /// Sends what was kept back.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        *self.holds_head.get_mut() = false;
+        while !self.unsent.is_empty() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.unsent.advance(sent),
+            }
+        }
+        self.unsent = BytesMut::new(); // who is in the pool holds no buffer
+        Poll::Ready(Ok(()))
+    }
+
     fn refused(doubt: Doubt) -> io::Error {
         io::Error::new(io::ErrorKind::InvalidData, doubt)
     }
@@ -46,6 +102,12 @@ impl Outlet {
 
 impl AsyncRead for Outlet {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let ahead = self.ahead.get_mut();
+        if !ahead.is_empty() {
+            let length = ahead.len().min(buffer.remaining());
+            buffer.put_slice(&ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         if let Some(doubt) = self.answers.doubt() {
             return Poll::Ready(Err(Self::refused(doubt)));
         }
@@ -69,6 +131,14 @@ impl AsyncRead for Outlet {
 impl AsyncWrite for Outlet {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.answers.sends(bytes).map_err(Self::refused)?;
+        if *self.holds_head.get_mut() || !self.unsent.is_empty() {
+            if self.unsent.len() + bytes.len() <= TOGETHER_MAX {
+                *self.holds_head.get_mut() = self.unsent.is_empty();
+                self.unsent.extend_from_slice(bytes);
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            ready!(self.poll_send(cx))?;
+        }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -78,6 +148,7 @@ impl AsyncWrite for Outlet {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.answers.sends(slices.first().map_or(b"", |slice| slice)).map_err(Self::refused)?;
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -86,10 +157,15 @@ impl AsyncWrite for Outlet {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if *self.holds_head.get_mut() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,0 +1,276 @@
+//! Writing a request body while an answer may already come: a provider that refuses a large upload says so before it has
+//! read all of it, and often does not read the rest.
+//!
+//! A refusal (a status from 400) ends the writing at once. Any other early answer waits until the body is written: its
+//! provider may be reading on. What is buffered here is one piece; HTTP/2 buffers what the provider's flow control has
+//! already granted, HTTP/1.1 what the socket takes.
+
+use std::pin::pin;
+
+use bytes::{Buf, Bytes, BytesMut};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
+use pingora_core::protocols::http::v2::client::Http2Session;
+use pingora_core::protocols::http::v2::write_body;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::connect::{Conversation, Loss};
+use super::outlet;
+use crate::call::{BodyPart, BodyStream};
+use crate::time::Duration;
+
+/// A large body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
+const PIECE: usize = 64 * 1024;
+/// A head that is longer is left to whoever reads the answer.
+const HEAD_MAX: usize = 64 * 1024;
+const FIELDS_MAX: usize = 256;
+
+/// How writing a request ended.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// Completely.
+    Written,
+    /// A refusal came first: its head is there to be read.
+    Answered,
+    /// The client left in the middle of its body.
+    ClientLeft,
+    /// The provider stopped reading; it may have said why.
+    Cut(Loss),
+    /// The provider is gone.
+    Lost(Loss),
+}
+
+/// A body to be written.
+pub(super) enum Outgoing<'a> {
+    /// All of it is at hand.
+    Whole(Bytes),
+    /// It comes from the client.
+    Stream(&'a mut BodyStream),
+}
+
+enum Part {
+    Data(Bytes),
+    End,
+    ClientLeft,
+}
+
+impl Outgoing<'_> {
+    async fn next(&mut self) -> Part {
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => Part::End,
+            Self::Whole(bytes) => Part::Data(bytes.split_to(bytes.len().min(PIECE))),
+            Self::Stream(body) => match body.parts.recv().await {
+                Some(BodyPart::Data(bytes)) => Part::Data(bytes),
+                Some(BodyPart::End) => Part::End,
+                None => Part::ClientLeft,
+            },
+        }
+    }
+}
+
+impl Conversation {
+    /// Has the head of a request wait for a body that follows at once: one packet, one call of the system.
+    pub(super) fn expect_body(&self, body: &Outgoing<'_>) {
+        if matches!(body, Outgoing::Whole(bytes) if (1..=PIECE).contains(&bytes.len())) {
+            outlet::hold_head_back(&self.session);
+        }
+    }
+
+    /// Writes the body that the head announced.
+    pub(super) async fn write_body(self, body: Outgoing<'_>, limit: Duration) -> (Self, Sent) {
+        match body {
+            // Gone in one piece: there is nothing to look for meanwhile.
+            Outgoing::Whole(bytes) if bytes.len() <= PIECE => self.write_short(bytes).await,
+            body => self.write_long(body, limit).await,
+        }
+    }
+
+    async fn write_short(mut self, body: Bytes) -> (Self, Sent) {
+        let write = async {
+            if !body.is_empty() {
+                self.session.write_request_body(body, true).await?;
+            }
+            self.session.finish_request_body().await
+        };
+        let sent = match write.await {
+            Ok(()) => Sent::Written,
+            Err(error) => Sent::Cut(error.into()),
+        };
+        self.is_written = matches!(sent, Sent::Written);
+        (self, sent)
+    }
+
+    async fn write_long(self, body: Outgoing<'_>, limit: Duration) -> (Self, Sent) {
+        let Self { session, peer, reused, pool, .. } = self;
+        let (session, sent) = match *session {
+            HttpSession::H1(session) => {
+                let (session, sent) = write_http1(session.into_inner(), body, limit).await;
+                (HttpSession::H1(session), sent)
+            }
+            HttpSession::H2(mut session) => {
+                let sent = write_http2(&mut session, body, limit).await;
+                (HttpSession::H2(session), sent)
+            }
+            other @ HttpSession::Custom(()) => (other, Sent::Lost(Loss::new("no such protocol"))),
+        };
+        let is_written = matches!(sent, Sent::Written);
+        (Self { session: Box::new(session), peer, reused, pool, is_written }, sent)
+    }
+}
+
+/// pingora cannot read while it writes, so the connection is taken out of its session, and put into a new one.
+async fn write_http1(stream: Stream, mut body: Outgoing<'_>, limit: Duration) -> (Http1Session, Sent) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut early = BytesMut::new();
+    let sent = {
+        let mut write = pin!(pump(&mut writer, &mut body, limit));
+        tokio::select! {
+            biased;
+            seen = watch(&mut reader, &mut early) => match seen {
+                Seen::Refusal => Sent::Answered,
+                Seen::Answer => match write.await {
+                    Sent::Cut(_) => Sent::Answered,
+                    sent => sent,
+                },
+                Seen::End(loss) => Sent::Lost(loss),
+            },
+            sent = &mut write => sent,
+        }
+    };
+    let stream = reader.unsplit(writer);
+    outlet::rewind(&stream, early.freeze());
+    (Http1Session::new(stream), sent)
+}
+
+/// Writes a body as its length, or the lack of one, frames it.
+async fn pump(to: &mut (impl AsyncWrite + Unpin), body: &mut Outgoing<'_>, limit: Duration) -> Sent {
+    let mut left = match body {
+        Outgoing::Whole(bytes) => Some(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+        Outgoing::Stream(body) => body.length,
+    };
+    loop {
+        let (bytes, is_last) = match (body.next().await, &mut left) {
+            (Part::ClientLeft, _) => return Sent::ClientLeft,
+            (Part::End, Some(0)) => return Sent::Written,
+            (Part::End, None) => (Bytes::from_static(b"0\r\n\r\n"), true),
+            (Part::Data(bytes), None) => (chunk(&bytes), false),
+            (Part::Data(bytes), Some(left)) => {
+                let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                let Some(less) = left.checked_sub(length) else { return Sent::Lost(Loss::new("body over its length")) };
+                *left = less;
+                (bytes, false)
+            }
+            (Part::End, Some(_)) => return Sent::Lost(Loss::new("body short of its length")),
+        };
+        let write = async {
+            to.write_all(&bytes).await?;
+            to.flush().await
+        };
+        match timeout(limit, write).await {
+            Ok(Ok(())) if is_last => return Sent::Written,
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Sent::Cut(Loss::new(format!("writing: {}", error.kind()))),
+            Err(_elapsed) => return Sent::Cut(Loss::new("nothing taken for write_timeout")),
+        }
+    }
+}
+
+fn chunk(bytes: &[u8]) -> Bytes {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat().into()
+}
+
+/// What a provider says before it has got the whole body.
+enum Seen {
+    Refusal,
+    /// Any other final head, or what cannot be told.
+    Answer,
+    End(Loss),
+}
+
+/// Reads until a final head is there. Dropping the future loses nothing: what was read is in `early`.
+async fn watch(from: &mut (impl AsyncRead + Unpin), early: &mut BytesMut) -> Seen {
+    loop {
+        match from.read_buf(early).await {
+            Ok(1..) => {}
+            Ok(0) => return Seen::End(Loss::new("EOF while the request was written")),
+            Err(error) => return Seen::End(Loss::new(format!("{} while the request was written", error.kind()))),
+        }
+        while let Some(seen) = first_head(early) {
+            match seen {
+                Ok(seen) => return seen,
+                Err(interim) => early.advance(interim),
+            }
+        }
+    }
+}
+
+/// The first head, if it is whole: what it says, or the length of an interim one.
+fn first_head(bytes: &[u8]) -> Option<Result<Seen, usize>> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut head = httparse::Response::new(&mut fields);
+    match head.parse(bytes) {
+        Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => None,
+        Ok(httparse::Status::Complete(length)) => match head.code {
+            Some(400..) => Some(Ok(Seen::Refusal)),
+            Some(100 | 102..200) => Some(Err(length)),
+            _ => Some(Ok(Seen::Answer)),
+        },
+        Ok(httparse::Status::Partial) | Err(_) => Some(Ok(Seen::Answer)),
+    }
+}
+
+async fn write_http2(session: &mut Http2Session, mut body: Outgoing<'_>, limit: Duration) -> Sent {
+    let Some(mut writer) = session.take_request_body_writer() else { return Sent::Lost(Loss::new("no body to write")) };
+    let write = async {
+        loop {
+            let (bytes, ends) = match body.next().await {
+                Part::Data(bytes) => (bytes, false),
+                Part::End => (Bytes::new(), true),
+                Part::ClientLeft => return Sent::ClientLeft,
+            };
+            match write_body(&mut writer, bytes, ends, Some(limit)).await {
+                Ok(()) if ends => return Sent::Written,
+                Ok(()) => {}
+                Err(error) => return Sent::Cut(error.into()),
+            }
+        }
+    };
+    let mut write = pin!(write);
+    tokio::select! {
+        biased;
+        read = session.read_response_header() => match read {
+            Err(error) => Sent::Lost(error.into()),
+            Ok(()) => match session.response_header() {
+                Some(head) if head.status.as_u16() >= 400 => Sent::Answered,
+                _ => match write.await {
+                    Sent::Cut(_) => Sent::Answered,
+                    sent => sent,
+                },
+            },
+        },
+        sent = &mut write => sent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_final_heads_are_answers() {
+        let says = |text: &str| match first_head(text.as_bytes()) {
+            None => "more".to_owned(),
+            Some(Ok(Seen::Refusal)) => "refusal".to_owned(),
+            Some(Ok(_)) => "answer".to_owned(),
+            Some(Err(length)) => format!("interim {length}"),
+        };
+        assert_eq!(says(""), "more");
+        assert_eq!(says("HTTP/1.1 413 Too La"), "more");
+        assert_eq!(says("HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n{"), "refusal");
+        assert_eq!(says("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oh\r\n\r\n"), "interim 25");
+        assert_eq!(says("HTTP/1.1 200 OK\r\n\r\n"), "answer");
+        assert_eq!(says("SSH-2.0-OpenSSH\r\n"), "answer");
+    }
+}

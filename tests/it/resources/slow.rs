@@ -1,0 +1,104 @@
+//! Slow clients are shut within their limits, and nobody else waits for them.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{House, MIB, Provider, memory, served_all_along, until_memory_is_under};
+use crate::support::process::Process;
+use crate::support::proxy::metric;
+use crate::support::{get, ms, within};
+
+const CLIENTS: usize = 150;
+/// The limits are a second; this is what a busy machine may make of it.
+const AT_MOST: u64 = 8_000;
+const LIMITS: &str = "header_timeout = \"1s\"\nbody_timeout = \"1s\"\nwrite_timeout = \"1s\"";
+
+/// So many clients that do the same; each ends when the proxy has closed its connection.
+async fn all(process: &Process, client: impl AsyncFn(TcpStream)) {
+    let one = async || {
+        // A small window, or the system would take in megabytes for each that does not read.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16 << 10).expect("a window");
+        client(socket.connect(process.clients).await.expect("the proxy listens")).await;
+    };
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| Box::pin(one())).collect();
+    let mut left = CLIENTS;
+    let mut done = vec![false; CLIENTS];
+    std::future::poll_fn(|cx| {
+        for (client, done) in clients.iter_mut().zip(&mut done).filter(|(_, done)| !**done) {
+            if client.as_mut().poll(cx).is_ready() {
+                *done = true;
+                left -= 1;
+            }
+        }
+        if left == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+/// Runs them against a process of its own, twice: what the first time leaves behind is not left behind again.
+async fn are_shut(client: impl AsyncFn(TcpStream)) {
+    let provider = Provider::start(ms(0)).await;
+    let house = House::new();
+    let process = house.serve(&provider.base_url, LIMITS, "").await;
+    let mut after = Vec::new();
+    for _ in 0..2 {
+        let attack = within(ms(AT_MOST), "all are shut", all(&process, &client));
+        served_all_along(&process, attack).await;
+        within(ms(AT_MOST), "all are gone", async {
+            while metric(process.admin, "tidegate_connections").await > 0.5 {
+                tokio::time::sleep(ms(20)).await;
+            }
+        })
+        .await;
+        after.push(memory(&process, "VmRSS"));
+    }
+    let mib: Vec<u64> = after.iter().map(|bytes| bytes / MIB).collect();
+    println!("VmRSS after each time: {mib:?} MiB, VmHWM {} MiB", memory(&process, "VmHWM") / MIB);
+    until_memory_is_under(&process, after[0] * 5 / 4 + 8 * MIB).await;
+    until_memory_is_under(&process, 100 * MIB).await;
+    assert!(metric(process.admin, "tidegate_memory_bytes{kind=\"bodies\"}").await < 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_that_drip_are_shut_while_others_are_served() {
+    are_shut(async |mut stream| {
+        for byte in get("/v1/models", "X-Long: 1\r\n").bytes().cycle() {
+            if stream.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(ms(100)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_stall_are_shut_while_others_are_served() {
+    for path in ["/v1/chat/completions", "/v1/files"] {
+        are_shut(async |mut stream| {
+            let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&[b' '; 10_000]).await.unwrap();
+            let mut heard = Vec::new();
+            // A proxy that closes while there is still something to send resets the connection; this one waits.
+            stream.read_to_end(&mut heard).await.expect("no reset");
+            assert!(heard.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&heard));
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_large_answers_that_stop_are_shut_while_others_are_served() {
+    are_shut(async |mut stream| {
+        stream.write_all(get("/v1/files/100000000", "").as_bytes()).await.unwrap();
+        let mut first = [0; 1_000];
+        assert!(stream.read(&mut first).await.unwrap() > 0);
+        // Who does not read is not told; the proxy has let go of the connection when writing to it fails.
+        while stream.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(ms(100)).await;
+        }
+    })
+    .await;
+}
