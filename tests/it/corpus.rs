@@ -3,6 +3,7 @@
 mod answers;
 mod data;
 mod h2;
+mod mutants;
 mod recorder;
 mod reference;
 

@@ -174,6 +174,8 @@ impl Answers {
         let text = &line[..line.len() - line::CRLF];
         match self.state {
             State::ChunkSize => {
+                // Some servers fill the line up with spaces.
+                let text = text.trim_ascii_end();
                 self.state = match chunk::size(text)? {
                     0 => State::Trailers,
                     left => State::ChunkData { left },
