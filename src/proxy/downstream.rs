@@ -20,8 +20,9 @@ use crate::time::Duration;
 
 /// A body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
 const PIECE: usize = 64 * 1024;
-/// What is allocated for a body before any of it has come.
-const BODY_AT_FIRST: usize = 256 * 1024;
+/// What is allocated for a body of which something has come. Little: a crowd of bodies that have only begun must not take
+/// all of `server.memory_max`.
+const BODY_AT_FIRST: usize = 16 * 1024;
 /// A body that is too large is read up to so many times `body_max`, to keep the connection usable.
 const DRAIN_FACTOR: u64 = 4;
 /// Header fields of one request. HTTP/1.1 is held to it before anything is parsed.

@@ -1,9 +1,11 @@
 //! How streams and connections of HTTP/2 end, and who notices.
 
 use h2::Reason;
+use tokio::io::AsyncWriteExt;
 
-use super::{CHAT, WIRES, answering};
+use super::{CHAT, WIRES, answering, bare};
 use crate::support::http2_client::{Http2, chat, get};
+use crate::support::process::{Process, tidegate};
 use crate::support::upstream::{STREAM, chunk, event, fine, finish, json};
 use crate::support::{Client, Upstream, ms, post, proxy, soon, within};
 
@@ -185,4 +187,35 @@ async fn idle_connection_of_http_2_makes_room_for_a_new_one_and_a_busy_one_does_
     let (said, _) = within(ms(3_000), "the close", idle.until_the_end()).await;
     assert_eq!(said, Some(Reason::NO_ERROR));
     assert_eq!(second.ask(chat(), CHAT).await.0, 200);
+}
+
+#[tokio::test]
+async fn idle_connection_that_does_not_listen_makes_room_all_the_same() {
+    let (proxy, _upstream) = answering(fine(), |settings| settings.server.connections_max = 1).await;
+    let mut deaf = bare(&proxy).await;
+    deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    deaf.readable().await.unwrap(); // it is HTTP/2 by now
+    assert_eq!(Client::to(proxy.clients).await.ask(post(CHAT)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn process_that_ends_has_sent_the_last_byte_of_each_stream() {
+    for _ in 0..5 {
+        let upstream = Upstream::start().await;
+        let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let mut process =
+            Process::spawn(tidegate(&[&["serve", "--upstream", &upstream.base_url()], &ports[..]].concat())).await;
+        let mut client = Http2::to(process.clients).await;
+        let sending = client.send(chat(), r#"{"stream":true}"#).await;
+        let (mut line, _) = upstream.request().await;
+        line.send(format!("{STREAM}{}", event("a"))).await;
+        let mut coming = sending.answer().await.unwrap();
+        coming.text().await.unwrap();
+        process.signal("TERM");
+        process.says("draining").await;
+        line.send(finish()).await;
+        let rest = String::from_utf8(coming.rest().await.expect("a proper end")).unwrap();
+        assert!(rest.ends_with("data: [DONE]\n\n"), "{rest}");
+        assert_eq!(within(ms(3_000), "the end", process.ended()).await.code(), Some(0));
+    }
 }

@@ -147,3 +147,23 @@ async fn newcomers_who_were_turned_away_cost_the_connection_that_served_meanwhil
     line.send(fine()).await;
     assert_eq!(first.answer().await.status(), 200);
 }
+
+#[tokio::test]
+async fn client_that_leaves_after_pipelining_frees_its_place() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).concurrency(1).start().await;
+    let mut holder = proxy.client().await;
+    holder.send(post("holder")).await;
+    let (_line, _) = upstream.request().await;
+    for reset in [false, true] {
+        let mut client = proxy.client().await;
+        client.send([post("first"), post("second")].concat()).await;
+        proxy.until_queued(1).await;
+        if reset {
+            client.reset()
+        } else {
+            drop(client)
+        }
+        within(ms(1_000), "its place is free", proxy.until_queued(0)).await;
+    }
+}

@@ -127,6 +127,22 @@ async fn body_that_finds_no_room_gets_429_that_names_the_setting() {
 }
 
 #[tokio::test]
+async fn bodies_that_have_only_begun_leave_room_for_others() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).set(|settings| settings.server.memory_max = 4 * MIB).start().await;
+    let _upstream = upstream.script([vec![Read, Send(fine())]]);
+    let mut begun = Vec::new();
+    for _ in 0..200 {
+        let mut client = proxy.client().await;
+        client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n{").await;
+        begun.push(client);
+    }
+    proxy.until_metric_reaches("tidegate_connections", 200.0).await;
+    proxy.until_metric_reaches("tidegate_memory_bytes{kind=\"bodies\"}", 200.0 * 1024.0).await;
+    assert_eq!(proxy.client().await.ask(post(vec![b' '; 200_000])).await.status(), 200);
+}
+
+#[tokio::test]
 async fn upload_that_finds_no_room_to_read_ahead_gets_429_and_a_short_one_goes() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).set(|settings| settings.server.memory_max = 512 << 10).start().await;
