@@ -23,6 +23,8 @@ burst = 1_000_000
 concurrency = 1_000
 [retry]
 attempts_max = 1
+[breaker]
+failures = 1_000_000
 [cache]
 mode = "off"
 """

@@ -19,6 +19,9 @@ concurrency = 1_000
 [retry]
 attempts_max = 4
 base = "5ms"
+budget = 10.0
+[breaker]
+failures = 1_000_000
 [cache]
 mode = "off"
 """

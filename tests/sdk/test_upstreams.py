@@ -14,6 +14,9 @@ from wires import Ends, Wire
 UPSTREAMS = {
     "clear, 1.1": ("http", "1.1", b"1.1"),
     "TLS, 1.1": ("https", "1.1", b"1.1"),
+    "clear, 2": ("http", "2", b"2"),
+    "TLS, 2": ("https", "2", b"2"),
+    "TLS, what both speak": ("https", "auto", b"2"),
 }
 
 

@@ -52,11 +52,8 @@ class Realtime:
 
 
 def seen(socket: ServerConnection) -> dict:
-    headers = sorted(
-        [name.lower(), value]
-        for name, value in socket.request.headers.raw_items()
-        if name.lower() not in OF_REQUESTS | RANDOM
-    )
+    fields = [(name.lower(), value) for name, value in socket.request.headers.raw_items()]
+    headers = sorted((field for field in fields if field[0] not in OF_REQUESTS | RANDOM), key=lambda field: field[0])
     return {"type": "realtime", "target": socket.request.path, "headers": headers, "subprotocol": socket.subprotocol}
 
 

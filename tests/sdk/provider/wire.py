@@ -83,8 +83,9 @@ class Request:
             for name, value in self.headers
             if self.compares(name)
         ]
+        headers.sort(key=lambda field: field[0])  # fields of one name keep their order
         digest = hashlib.sha256(self.steady_body()).hexdigest()
-        return json.dumps({"method": self.method, "target": self.target, "headers": sorted(headers), "body": digest})
+        return json.dumps({"method": self.method, "target": self.target, "headers": headers, "body": digest})
 
 
 @dataclasses.dataclass
