@@ -17,6 +17,8 @@ struct Rounds {
     cpu_many: Vec<f64>,
     cpu_one: Vec<f64>,
     added_p50: Vec<f64>,
+    /// Connections to the provider that were opened for a thousand calls: idle ones are to be used again.
+    opened: Vec<f64>,
 }
 
 pub(crate) async fn measure(stage: &Stage, size: Size) -> Section {
@@ -33,21 +35,34 @@ pub(crate) async fn measure(stage: &Stage, size: Size) -> Section {
         for turn in 0..proxies.len() {
             let index = (round + turn) % proxies.len();
             let (proxy, rounds) = (&proxies[index], &mut measured[index]);
-            rounds.cpu_many.push(cpu_per_call(&proxy.child, proxy.address, MANY, load_for).await.0);
-            let (cpu, p50) = cpu_per_call(&proxy.child, proxy.address, 1, load_for).await;
-            rounds.cpu_one.push(cpu);
-            rounds.added_p50.push(p50 - direct);
+            let accepted = stage.accepted().await;
+            let many = drive(&proxy.child, proxy.address, MANY, load_for).await;
+            let one = drive(&proxy.child, proxy.address, 1, load_for).await;
+            // The last one came from whoever asked.
+            let opened = stage.accepted().await - accepted - 1;
+            rounds.cpu_many.push(many.cpu);
+            rounds.cpu_one.push(one.cpu);
+            rounds.added_p50.push(one.p50 - direct);
+            rounds.opened.push(opened as f64 * 1_000.0 / (many.calls + one.calls) as f64);
         }
     }
     section(&kinds, &measured, size)
 }
 
-/// CPU of the child per call, and the median latency, in microseconds.
-async fn cpu_per_call(child: &Child, address: SocketAddr, connections: usize, load_for: Duration) -> (f64, f64) {
+/// What came of some load.
+struct Driven {
+    calls: usize,
+    /// Of the proxy for each call, in microseconds.
+    cpu: f64,
+    /// The median latency, in microseconds.
+    p50: f64,
+}
+
+async fn drive(child: &Child, address: SocketAddr, connections: usize, load_for: Duration) -> Driven {
     let before = child.cpu();
     let took = load(address, connections, load_for).await;
     let used = child.cpu() - before;
-    (used.as_secs_f64() * 1e6 / took.len() as f64, p50(took))
+    Driven { calls: took.len(), cpu: used.as_secs_f64() * 1e6 / took.len() as f64, p50: p50(took) }
 }
 
 fn p50(took: Vec<Duration>) -> f64 {
@@ -67,6 +82,7 @@ fn section(kinds: &[Kind], measured: &[Rounds], size: Size) -> Section {
             ratio(&rounds.cpu_one, shell.map(|shell| &shell.cpu_one)),
             median(rounds.added_p50.iter().copied()),
             ratio(&rounds.added_p50, nginx.map(|nginx| &nginx.added_p50)),
+            median(rounds.opened.iter().copied()),
         ]
     };
     Section {
@@ -85,6 +101,7 @@ fn section(kinds: &[Kind], measured: &[Rounds], size: Size) -> Section {
             "x shell c=1",
             "added p50 us",
             "x nginx p50",
+            "opened/1000",
         ],
         rows: kinds.iter().zip(measured).map(|(kind, rounds)| (kind.name().to_owned(), row(rounds))).collect(),
     }

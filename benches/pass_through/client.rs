@@ -31,16 +31,18 @@ impl Client {
         self.stream.write_all(request).await.expect("it reads");
     }
 
-    /// One call, from the first byte sent to the last received.
-    pub(crate) async fn call(&mut self, request: &[u8]) {
+    /// One call, from the first byte sent to the last received; the body of its answer.
+    pub(crate) async fn call(&mut self, request: &[u8]) -> &[u8] {
         self.send(request).await;
         self.received.clear();
-        let mut length = None;
-        while length.is_none_or(|length| self.received.len() < length) {
+        loop {
             self.read().await;
-            length = length.or_else(|| answer_length(&self.received));
+            if let Some((head, body)) = lengths(&self.received)
+                && self.received.len() >= head + body
+            {
+                return &self.received[head..];
+            }
         }
-        assert_eq!(Some(self.received.len()), length, "an answer has its length");
     }
 
     /// One streamed call; how many events came, without `[DONE]`.
@@ -64,15 +66,14 @@ impl Client {
     }
 }
 
-/// The length of an answer, head and body, once its head has come. Anything but 200 is a mistake in the bench.
-fn answer_length(received: &[u8]) -> Option<usize> {
+/// How long head and body are, once the head has come. Anything but 200 is a mistake in the bench.
+fn lengths(received: &[u8]) -> Option<(usize, usize)> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(head) = response.parse(received).expect("HTTP") else { return None };
     assert_eq!(response.code, Some(200), "{}", String::from_utf8_lossy(received));
     let length = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
-    let body: usize = str::from_utf8(length.expect("a length").value).unwrap().parse().unwrap();
-    Some(head + body)
+    Some((head, str::from_utf8(length.expect("a length").value).unwrap().parse().unwrap()))
 }
 
 /// Has so many connections make calls for so long; how long each call took.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::child::Child;
+use super::client::Client;
+use super::wire::Ask;
 
 /// One of those that are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +81,13 @@ impl Stage {
         kinds.push(ours("tidegate, log = warn", shipped(), "warn"));
         kinds.extend(self.beside.iter().map(|(name, binary)| ours(name, binary.clone(), "info")));
         kinds
+    }
+
+    /// How many connections the provider has accepted so far.
+    pub(crate) async fn accepted(&self) -> usize {
+        let mut client = Client::connect(self.upstream).await;
+        let body = client.call(&Ask::Count.request()).await;
+        str::from_utf8(body).unwrap().parse().expect("a figure")
     }
 
     /// Where a file of this run is.

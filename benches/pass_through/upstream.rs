@@ -1,6 +1,8 @@
 //! The provider: answers from memory.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -19,10 +21,13 @@ pub(crate) fn run() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{}", listener.local_addr().unwrap());
         io::stdout().flush().unwrap();
-        let mut connections = JoinSet::new();
+        let (mut connections, accepted) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
         loop {
             tokio::select! {
-                accepted = listener.accept() => drop(connections.spawn(serve(accepted.unwrap().0))),
+                connection = listener.accept() => {
+                    accepted.fetch_add(1, Ordering::Relaxed);
+                    connections.spawn(serve(connection.unwrap().0, Arc::clone(&accepted)));
+                }
                 Some(_) = connections.join_next() => {}
             }
         }
@@ -30,7 +35,7 @@ pub(crate) fn run() {
 }
 
 /// One connection. An error is its end.
-async fn serve(mut stream: TcpStream) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, accepted: Arc<AtomicUsize>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (answer, mut received) = (wire::answer(), BytesMut::with_capacity(8 * 1024));
     while let Some(ask) = read_request(&mut stream, &mut received).await? {
@@ -41,6 +46,7 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
             }
             // Reading on is how it notices that the proxy gave up.
             Ask::Hold => {}
+            Ask::Count => stream.write_all(&wire::figure(accepted.load(Ordering::Relaxed))).await?,
         }
     }
     Ok(())

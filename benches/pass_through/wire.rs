@@ -13,6 +13,8 @@ pub(crate) enum Ask {
     Stream { events: usize, pause_us: u64 },
     /// Never answer. The shell does not even pass it on: so it parks a call, as tidegate's queue does.
     Hold,
+    /// Say how many connections there were so far.
+    Count,
 }
 
 impl Ask {
@@ -22,6 +24,7 @@ impl Ask {
             Self::Answer => String::new(),
             Self::Stream { events, pause_us } => format!("?events={events}&pause_us={pause_us}"),
             Self::Hold => "?hold".to_owned(),
+            Self::Count => "?count".to_owned(),
         };
         let stream = matches!(self, Self::Stream { .. });
         let json = |content: &str| {
@@ -66,6 +69,7 @@ impl Ask {
         };
         match (figure("events"), figure("pause_us")) {
             (Some(events), Some(pause_us)) => Self::Stream { events: usize::try_from(events).unwrap(), pause_us },
+            _ if query == "count" => Self::Count,
             _ => Self::Hold,
         }
     }
@@ -76,6 +80,12 @@ const FIELDS: &str = "Server: bench\r\n\
      OpenAI-Processing-Ms: 1\r\n\
      OpenAI-Version: 2020-10-01\r\n\
      Strict-Transport-Security: max-age=31536000\r\n";
+
+/// An answer that is a figure.
+pub(crate) fn figure(figure: usize) -> Vec<u8> {
+    let body = figure.to_string();
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
 
 /// A plain answer, head and body.
 pub(crate) fn answer() -> Vec<u8> {
