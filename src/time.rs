@@ -23,7 +23,8 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.0.spawn(future)
+        // Boxed: the runtime moves what it is given half a dozen times, and a flight is some 8 KB.
+        self.0.spawn(Box::pin(future))
     }
 
     /// How many tasks run now.
