@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Rules};
 use crate::proxy::{self, Bounds, Proxy};
 use crate::telemetry;
-use crate::time::{Duration, Tasks};
+use crate::time::{self, Duration, Tasks};
 use crate::units::Priority;
 use crate::upstream::{Config, UnusableUpstream, Upstreams};
 
@@ -200,6 +200,7 @@ impl App {
             }
             served = api::serve(admin_listener, admin, closed) => served,
             () = admission.clone().keep_time() => Ok(()),
+            () = time::heartbeat() => Ok(()),
         }
     }
 

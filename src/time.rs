@@ -40,6 +40,20 @@ impl Tasks {
     }
 }
 
+/// How often [`heartbeat`] sets its timer.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Keeps a timer running that is due sooner than nearly all others. tokio interrupts its driver whenever a timer is set
+/// that is due before all that are: a call sets some, each of which would cost a system call, and with several threads
+/// a switch from one to another. It runs for ever, once for the process; dropping it costs only that.
+pub async fn heartbeat() {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+    }
+}
+
 /// tokio's clock as governor wants it: governor's own clocks do not know paused time.
 #[derive(Debug, Clone, Default)]
 pub struct GovernorClock;
