@@ -61,8 +61,13 @@ lint: ## formatting, clippy without mercy, links of the documentation
 lint-deps: ## licences and sources of dependencies (cargo install --locked cargo-deny)
 	$(CARGO) deny --config .deny.toml check bans licenses sources
 
-bench: ## criterion
-	$(CARGO) bench --locked
+bench: ## what things cost: criterion, then calls that pass through, beside nginx and a bare pingora; for figures to keep: ARGS="--long --record benches/pass_through/figures.json"
+	@missing=(); \
+	for tool in nginx valgrind; do command -v $$tool >/dev/null || missing+=($$tool); done; \
+	if (($${#missing[@]})); then $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$${missing[@]}" \
+		|| echo "without $${missing[*]} some figures are missing"; fi
+	$(CARGO) bench --locked --bench hot_path
+	$(CARGO) bench --locked --bench pass_through -- $(ARGS)
 
 soak: ## the long tests, those marked #[ignore]
 	$(CARGO) nextest run --locked --profile soak --run-ignored ignored-only

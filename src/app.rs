@@ -17,7 +17,7 @@ use crate::metrics::{MemoryKind, Metrics};
 use crate::pipeline::{Pipeline, Rules};
 use crate::proxy::{self, Bounds, Proxy};
 use crate::telemetry;
-use crate::time::{Duration, Tasks};
+use crate::time::{self, Duration, Tasks};
 use crate::units::Priority;
 use crate::upstream::{Config, UnusableUpstream, Upstreams};
 
@@ -218,6 +218,7 @@ impl App {
             }
             served = api::serve(admin_listener, admin, closed) => served,
             () = admission.clone().keep_time() => Ok(()),
+            () = time::heartbeat() => Ok(()),
         }
     }
 

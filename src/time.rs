@@ -23,7 +23,8 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.0.spawn(future)
+        // Boxed: the runtime moves what it is given half a dozen times, and a flight is some 8 KB.
+        self.0.spawn(Box::pin(future))
     }
 
     /// How many tasks run now.
@@ -36,6 +37,20 @@ impl Tasks {
     pub async fn drained(&self) {
         self.0.close();
         self.0.wait().await;
+    }
+}
+
+/// How often [`heartbeat`] sets its timer.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Keeps a timer running that is due sooner than nearly all others. tokio interrupts its driver whenever a timer is set
+/// that is due before all that are: a call sets some, each of which would cost a system call, and with several threads
+/// a switch from one to another. It runs for ever, once for the process; dropping it costs only that.
+pub async fn heartbeat() {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
     }
 }
 
