@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{House, MIB, Provider, memory, served_all_along, until_memory_is_under};
-use crate::support::http2::{Http2, get as get_over_http_2};
+use crate::support::http2_client::{Http2, get as get_over_http_2};
 use crate::support::process::Process;
 use crate::support::proxy::metric;
 use crate::support::{get, ms, within};
