@@ -1,7 +1,7 @@
 //! `tidegate serve`: the proxy.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,11 +121,21 @@ fn start(settings: Settings, source: Source, log: telemetry::Handle) -> Result<(
 fn announce(ports: &Ports) -> io::Result<()> {
     let (clients, admin) = (ports.clients()?, ports.admin()?);
     let mut out = io::stdout().lock();
+    // On every interface also means on this machine, which is where the line is read.
+    let here =
+        if clients.ip().is_unspecified() { SocketAddr::new(loopback(clients.ip()), clients.port()) } else { clients };
     let scheme = if ports.is_tls() { "https" } else { "http" };
-    writeln!(out, "export OPENAI_BASE_URL={scheme}://{clients}/v1")?;
+    writeln!(out, "export OPENAI_BASE_URL={scheme}://{here}/v1")?;
     out.flush()?;
     tracing::info!(%clients, %admin, "serving");
     Ok(())
+}
+
+fn loopback(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
 }
 
 struct Signals {

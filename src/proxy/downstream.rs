@@ -66,9 +66,6 @@ impl<'a> Downstream<'a> {
         if head.headers.len() > FIELDS_MAX {
             return Err(Refused::bad_request("the request has more than 100 header fields"));
         }
-        if self.has_doubtful_framing() {
-            return Err(Refused::bad_request("the body must be framed by one Content-Length or by chunked, not both"));
-        }
         let has_body =
             self.content_length().is_some_and(|length| length > 0) || head.headers.contains_key(TRANSFER_ENCODING);
         if has_body && self.is_handshake() {
@@ -86,23 +83,6 @@ impl<'a> Downstream<'a> {
             check_target(head.method.as_str(), target).map_err(Refused::bad_request)?;
         }
         Ok((head.method.clone(), target.to_owned()))
-    }
-
-    /// Whether another reader might see another body: pingora takes the length out where there is a transfer coding, and
-    /// accepts codings that it does not undo.
-    fn has_doubtful_framing(&self) -> bool {
-        let mut codings = self.session.req_header().headers.get_all(TRANSFER_ENCODING).iter();
-        match (codings.next(), codings.next()) {
-            (None, _) => false,
-            (Some(only), None) => !only.as_bytes().eq_ignore_ascii_case(b"chunked") || self.came_with_length(),
-            (Some(_), Some(_)) => true,
-        }
-    }
-
-    fn came_with_length(&self) -> bool {
-        let head = self.session.to_h1_raw();
-        let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
-        names.into_iter().any(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
