@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use http::Method;
 
-use super::{House, MIB, Provider, memory, other_is_served};
+use super::{House, MIB, Provider, memory, other_is_served, tell};
 use crate::support::client::post_to;
 use crate::support::http2::{Http2, request};
+use crate::support::process::Process;
 use crate::support::proxy::metric;
 use crate::support::upstream::{STREAM, answer, event, fine, finish};
 use crate::support::wire::End;
@@ -21,7 +22,7 @@ enum Fate {
 }
 
 /// Sends a large body and reads meanwhile, as clients do.
-async fn sends(process: &crate::support::process::Process, body: Bytes) -> Fate {
+async fn sends(process: &Process, body: Bytes) -> Fate {
     let (mut reader, mut writer) = Client::to(process.clients).await.split();
     let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", body.len());
     let sending = async {
@@ -73,10 +74,10 @@ async fn crowd_with_large_bodies_is_served_or_told_and_the_process_lives_within_
     let count = |fate: Fate| fates.iter().flatten().filter(|&seen| *seen == fate).count();
     let (served, no_memory) = (count(Fate::Served), count(Fate::ToldOf("server.memory_max")));
     let no_place = count(Fate::ToldOf("queue_bytes_max"));
-    println!(
+    tell(format_args!(
         "{served} served, {no_memory} found no memory, {no_place} no place; VmHWM {} MiB",
         memory(&process, "VmHWM") / MIB
-    );
+    ));
     assert_eq!(served + no_memory + no_place, CROWD);
     assert!(served > 0 && no_memory > 0);
     drop(crowd);
@@ -204,7 +205,7 @@ async fn uploads_that_have_only_begun_leave_room_for_others() {
 async fn answer_that_finds_no_room_streams_instead_of_failing() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).set(|settings| settings.server.memory_max = 256 << 10).start().await;
-    let text: String = (0..500_000).map(|number| char::from(b'a' + (number % 23) as u8)).collect();
+    let text: String = ('a'..='w').cycle().take(500_000).collect();
     let large = answer("200 OK", "Content-Type: application/json\r\n", format!("\"{text}\""));
     let stream = format!("{STREAM}{}{}", event(&text), finish()).into_bytes();
     let _upstream = upstream.script([vec![Read, Send(large), Read, Send(stream), Read, Send(fine())]]);
