@@ -78,8 +78,8 @@ impl Held {
 
     /// The bytes that this share is for, as one that returns with the last of their owners.
     #[must_use]
-    pub fn keep(self, bytes: Vec<u8>) -> Bytes {
-        if bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(Kept { bytes, _share: self }) }
+    pub fn keep(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        if bytes.as_ref().is_empty() { Bytes::new() } else { Bytes::from_owner(Kept { bytes, _share: self }) }
     }
 }
 
@@ -91,14 +91,14 @@ impl Drop for Held {
     }
 }
 
-struct Kept {
-    bytes: Vec<u8>,
+struct Kept<B> {
+    bytes: B,
     _share: Held,
 }
 
-impl AsRef<[u8]> for Kept {
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Kept<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 

@@ -11,11 +11,9 @@ use crate::openai::Route;
 use crate::pipeline::{Incoming, TurnedAway};
 use crate::time::{self, Instant};
 
-/// Request bodies on their way upstream, in parts of up to 64 KiB. So much is read ahead while a call waits: only of a
-/// body that has come to its end is it noticed that its client leaves.
+/// Request bodies on their way upstream, in parts of up to 64 KiB. So much is read ahead while a call waits, if there is
+/// room for it: only of a body that has come to its end is it noticed that its client leaves.
 const PARTS: usize = 16;
-/// What they hold at most.
-const PARTS_BYTES: u64 = 16 * 64 * 1024;
 
 impl Shared {
     /// Serves one request whose head was read.
@@ -61,16 +59,9 @@ impl Shared {
     /// Has a call executed and relays its answer, while it watches whether the client is still there.
     async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call) -> After {
         let (id, method, trace) = (call.id, call.method.clone(), Trace::default());
-        let mut read_ahead = self.memory.share(MemoryKind::Bodies);
         let parts = match &mut call.body {
             CallBody::Whole(_) => None,
             CallBody::Stream(body) => {
-                let most = PARTS_BYTES.min(body.length.unwrap_or(PARTS_BYTES));
-                if let Err(full) = read_ahead.grow(most) {
-                    let refused = Refused::MemoryFull(full);
-                    self.turned_away(id, call.received, &refused);
-                    return reply::refuse(&mut downstream, id, &refused, &Facts::default()).await;
-                }
                 let (sender, parts) = tokio::sync::mpsc::channel(PARTS);
                 body.parts = parts;
                 Some(sender)
@@ -79,7 +70,7 @@ impl Shared {
         let result = tokio::select! {
             biased;
             result = self.pipeline.execute(call, trace.clone()) => result,
-            not_taken = downstream.pump_until_gone(parts) => return match not_taken {
+            not_taken = downstream.pump_until_gone(parts, &self.memory) => return match not_taken {
                 NotTaken::Gone(Gone) => After::Close,
                 NotTaken::Refused(refused) => reply::refuse(&mut downstream, id, &refused, &trace.facts()).await,
             },

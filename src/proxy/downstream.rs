@@ -15,7 +15,8 @@ use super::strict::check_target;
 use crate::answer::Head;
 use crate::call::BodyPart;
 use crate::headers;
-use crate::memory::{self, Held};
+use crate::memory::{self, Held, Memory};
+use crate::metrics::MemoryKind;
 use crate::time::Duration;
 
 /// A body is written in pieces, so that the write time-out bounds the lack of progress and not the size.
@@ -181,7 +182,7 @@ impl<'a> Downstream<'a> {
 
     /// Passes on the parts of a body that streams, and completes when the client has left or its body turns out to be
     /// broken; that drops `parts`, which ends the call. Dropping the future loses nothing but what is left of the body.
-    pub(super) async fn pump_until_gone(&mut self, parts: Option<mpsc::Sender<BodyPart>>) -> NotTaken {
+    pub(super) async fn pump_until_gone(&mut self, parts: Option<mpsc::Sender<BodyPart>>, memory: &Memory) -> NotTaken {
         if let Some(parts) = parts {
             if let Err(gone) = self.invite_body().await {
                 return gone.into();
@@ -191,7 +192,19 @@ impl<'a> Downstream<'a> {
                 let Ok(place) = parts.reserve().await else { return std::future::pending().await };
                 match self.read_part().await {
                     Ok(Some(bytes)) if bytes.is_empty() => {}
-                    Ok(Some(bytes)) => place.send(BodyPart::Data(bytes)),
+                    Ok(Some(bytes)) => match paid(bytes, memory) {
+                        Ok(bytes) => place.send(BodyPart::Data(bytes)),
+                        Err(bytes) => {
+                            // No room to read ahead: it waits until nothing does that came before it.
+                            drop(place);
+                            let Ok(mut places) = parts.reserve_many(parts.max_capacity()).await else {
+                                return std::future::pending().await;
+                            };
+                            if let Some(place) = places.next() {
+                                place.send(BodyPart::Data(bytes));
+                            }
+                        }
+                    },
                     Ok(None) => {
                         place.send(BodyPart::End);
                         break;
@@ -279,6 +292,15 @@ impl<'a> Downstream<'a> {
     /// Ends the body.
     pub(super) async fn finish(&mut self) -> Result<(), Gone> {
         timed(self.write_timeout, self.session.finish_body()).await?.map_err(|_| Gone)
+    }
+}
+
+/// The bytes as they are paid for, or as they were when there is no room.
+fn paid(bytes: Bytes, memory: &Memory) -> Result<Bytes, Bytes> {
+    let mut share = memory.share(MemoryKind::Bodies);
+    match share.grow(u64::try_from(bytes.len()).unwrap_or(u64::MAX)) {
+        Ok(()) => Ok(share.keep(bytes)),
+        Err(memory::Full(_)) => Err(bytes),
     }
 }
 

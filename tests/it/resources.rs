@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use self::provider::{Noise, Provider};
 use crate::support::process::{Process, tidegate};
+use crate::support::proxy::metric;
 use crate::support::{Client, eventually, ms, post, within};
 
 const MIB: u64 = 1 << 20;
@@ -91,4 +92,27 @@ async fn served_all_along<T>(process: &Process, meanwhile: impl Future<Output = 
             () = tokio::time::sleep(ms(20)) => {}
         }
     }
+}
+
+/// Shows a figure to whoever runs the test with `--no-capture`.
+#[expect(clippy::print_stdout, reason = "figures that are reported, not asserted")]
+fn tell(figure: impl std::fmt::Display) {
+    println!("{figure}");
+}
+
+/// The limit of open files that `PID`, or `self`, has.
+fn descriptors(process: &str) -> usize {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).expect("it lives");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    line.split_whitespace().nth(3).expect("the soft one").parse().unwrap_or(usize::MAX)
+}
+
+/// Waits until the process has no connection of a client any more.
+async fn until_all_are_gone(process: &Process) {
+    within(ms(20_000), "all are gone", async {
+        while metric(process.admin, "tidegate_connections").await > 0.5 {
+            tokio::time::sleep(ms(20)).await;
+        }
+    })
+    .await;
 }

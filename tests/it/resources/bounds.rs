@@ -1,9 +1,12 @@
 //! `server.memory_max`: what is held for calls is bounded, and whoever finds no room is told so.
 
 use bytes::Bytes;
+use http::Method;
 
-use super::{House, MIB, Provider, memory, other_is_served};
+use super::{House, MIB, Provider, memory, other_is_served, tell};
 use crate::support::client::post_to;
+use crate::support::http2::{Http2, request};
+use crate::support::process::Process;
 use crate::support::proxy::metric;
 use crate::support::upstream::{STREAM, answer, event, fine, finish};
 use crate::support::wire::End;
@@ -19,7 +22,7 @@ enum Fate {
 }
 
 /// Sends a large body and reads meanwhile, as clients do.
-async fn sends(process: &crate::support::process::Process, body: Bytes) -> Fate {
+async fn sends(process: &Process, body: Bytes) -> Fate {
     let (mut reader, mut writer) = Client::to(process.clients).await.split();
     let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", body.len());
     let sending = async {
@@ -71,10 +74,10 @@ async fn crowd_with_large_bodies_is_served_or_told_and_the_process_lives_within_
     let count = |fate: Fate| fates.iter().flatten().filter(|&seen| *seen == fate).count();
     let (served, no_memory) = (count(Fate::Served), count(Fate::ToldOf("server.memory_max")));
     let no_place = count(Fate::ToldOf("queue_bytes_max"));
-    println!(
+    tell(format_args!(
         "{served} served, {no_memory} found no memory, {no_place} no place; VmHWM {} MiB",
         memory(&process, "VmHWM") / MIB
-    );
+    ));
     assert_eq!(served + no_memory + no_place, CROWD);
     assert!(served > 0 && no_memory > 0);
     drop(crowd);
@@ -143,25 +146,66 @@ async fn bodies_that_have_only_begun_leave_room_for_others() {
 }
 
 #[tokio::test]
-async fn upload_that_finds_no_room_to_read_ahead_gets_429_and_a_short_one_goes() {
+async fn upload_that_finds_no_room_to_read_ahead_goes_all_the_same() {
     let upstream = Upstream::start().await;
-    let proxy = proxy(&upstream).set(|settings| settings.server.memory_max = 512 << 10).start().await;
-    let mut upstream = upstream.script([vec![Read, Send(fine())]]);
-    let mut client = proxy.client().await;
-    client.send("POST /v1/files HTTP/1.1\r\nHost: t\r\nContent-Length: 10000000\r\n\r\n").await;
-    let refused = client.answer().await;
-    assert_eq!((refused.status(), refused.error_code().as_str()), (429, "queue_full"));
-    assert!(refused.text().contains("server.memory_max"), "{}", refused.text());
-    assert_eq!(proxy.client().await.ask(post_to("/v1/files", "", "short")).await.status(), 200);
-    assert_eq!(upstream.request().await.text(), "short");
+    let settings = |settings: &mut tidegate::config::Settings| settings.server.memory_max = 100 << 10;
+    let proxy = proxy(&upstream).concurrency(1).set(settings).start().await;
+    let mut holder = proxy.client().await;
+    holder.send(get("/v1/models", "")).await;
+    let (mut line, _) = upstream.request().await;
+    let mut body = vec![0; 3 << 20];
+    fastrand::Rng::with_seed(3).fill(&mut body);
+    let (mut reader, mut writer) = proxy.client().await.split();
+    let whole = post_to("/v1/files", "", &body);
+    let sending = async { assert!(writer.try_send(&whole).await) };
+    let waiting = async {
+        proxy.until_queued(1).await;
+        proxy.until_metric_reaches("tidegate_memory_bytes{kind=\"bodies\"}", 1.0).await;
+        line.send(fine()).await;
+        let (request, mut line) = tokio::select! {
+            request = line.request() => (request, line),
+            (other, request) = upstream.request() => (request, other),
+        };
+        line.send(fine()).await;
+        request
+    };
+    let ((), request) = within(ms(9_000), "the upload", async { tokio::join!(sending, waiting) }).await;
+    assert!(blake3::hash(&request.body) == blake3::hash(&body), "{} bytes came", request.body.len());
+    assert_eq!(reader.head().await.unwrap().status(), 200);
     proxy.until_metric("tidegate_memory_bytes{kind=\"bodies\"}", 0.0).await;
+}
+
+#[tokio::test]
+async fn uploads_that_have_only_begun_leave_room_for_others() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).set(|settings| settings.server.memory_max = 4 * MIB).start().await;
+    let mut client = Http2::to(proxy.clients).await;
+    let mut begun = Vec::new();
+    for _ in 0..200 {
+        begun.push(client.begin(request(Method::POST, "/v1/files").body(()).unwrap(), false).await);
+    }
+    proxy.until_metric_reaches("tidegate_in_flight", 200.0).await;
+    let mut other = proxy.client().await;
+    other.send(post(vec![b' '; 1 << 20])).await;
+    let mut lines = Vec::new();
+    for _ in 0..201 {
+        let mut line = upstream.accept().await;
+        let head = line.head().await;
+        if head.first_line().contains("/chat/completions") {
+            line.reader().body(&head, false).await.unwrap();
+            line.send(fine()).await;
+            return assert_eq!(other.answer().await.status(), 200);
+        }
+        lines.push(line);
+    }
+    panic!("the other's call never came");
 }
 
 #[tokio::test]
 async fn answer_that_finds_no_room_streams_instead_of_failing() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).set(|settings| settings.server.memory_max = 256 << 10).start().await;
-    let text: String = (0..500_000).map(|number| char::from(b'a' + (number % 23) as u8)).collect();
+    let text: String = ('a'..='w').cycle().take(500_000).collect();
     let large = answer("200 OK", "Content-Type: application/json\r\n", format!("\"{text}\""));
     let stream = format!("{STREAM}{}{}", event(&text), finish()).into_bytes();
     let _upstream = upstream.script([vec![Read, Send(large), Read, Send(stream), Read, Send(fine())]]);

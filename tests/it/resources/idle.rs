@@ -4,7 +4,11 @@ use std::collections::VecDeque;
 
 use tokio::net::TcpStream;
 
-use super::{House, MIB, Provider, memory, other_is_served, processor_time, served_all_along, until_memory_is_under};
+use super::{
+    House, MIB, Provider, descriptors, memory, other_is_served, processor_time, served_all_along, tell,
+    until_all_are_gone, until_memory_is_under,
+};
+use crate::support::process::Process;
 use crate::support::proxy::metric;
 use crate::support::wire::Reader;
 use crate::support::{Client, get, ms, soon, within};
@@ -12,11 +16,9 @@ use crate::support::{Client, get, ms, soon, within};
 /// Connections to open, as far as this process may.
 fn many() -> usize {
     tidegate::proxy::raise_descriptor_limit().unwrap();
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    let limit = line.split_whitespace().nth(3).unwrap().parse::<usize>().unwrap_or(usize::MAX);
+    let limit = descriptors("self");
     let many = limit.saturating_sub(500).min(10_000);
-    println!("{many} connections; {limit} descriptors are allowed");
+    tell(format_args!("{many} connections; {limit} descriptors are allowed"));
     many
 }
 
@@ -32,7 +34,7 @@ async fn ten_thousand_idle_connections_hinder_nobody_and_the_oldest_make_room() 
     let server = format!("header_timeout = \"5m\"\nconnections_max = {allowed}");
     let process = house.serve(&provider.base_url, &server, "").await;
     other_is_served(&process).await;
-    let fits = usize::try_from(process_limit(&process).saturating_sub(24) / 2).unwrap().min(allowed);
+    let fits = (descriptors(&process.id().to_string()).saturating_sub(24) / 2).min(allowed);
     let before = memory(&process, "VmRSS");
     let mut idle = VecDeque::new();
     let opening = async {
@@ -51,7 +53,11 @@ async fn ten_thousand_idle_connections_hinder_nobody_and_the_oldest_make_room() 
     })
     .await;
     let grown = memory(&process, "VmRSS").saturating_sub(before);
-    println!("VmRSS: {} MiB more for {fits} idle connections, {} bytes each", grown / MIB, grown / fits as u64);
+    tell(format_args!(
+        "VmRSS: {} MiB more for {fits} idle connections, {} bytes each",
+        grown / MIB,
+        grown / fits as u64
+    ));
     assert!(grown / (fits as u64) < 16 << 10, "{grown}");
     // Those who came first have gone, and those alone.
     let closed: Vec<bool> = idle.iter().map(is_closed).collect();
@@ -60,21 +66,10 @@ async fn ten_thousand_idle_connections_hinder_nobody_and_the_oldest_make_room() 
     assert!(closed[..gone].iter().filter(|&&closed| !closed).count() <= 50, "the oldest make room");
     other_is_served(&process).await;
     drop(idle);
-    within(ms(20_000), "all are gone", async {
-        while metric(process.admin, "tidegate_connections").await > 0.5 {
-            tokio::time::sleep(ms(20)).await;
-        }
-    })
-    .await;
+    until_all_are_gone(&process).await;
     until_memory_is_under(&process, before + grown / 2 + 16 * MIB).await;
-    println!("VmRSS: {} MiB before, {} MiB after", before / MIB, memory(&process, "VmRSS") / MIB);
+    tell(format_args!("VmRSS: {} MiB before, {} MiB after", before / MIB, memory(&process, "VmRSS") / MIB));
     other_is_served(&process).await;
-}
-
-fn process_limit(process: &crate::support::process::Process) -> u64 {
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    line.split_whitespace().nth(3).unwrap().parse().unwrap_or(u64::MAX)
 }
 
 #[tokio::test]
@@ -91,12 +86,16 @@ async fn connections_that_idle_between_requests_hold_little() {
         kept.push(asked(&process).await);
     }
     let grown = memory(&process, "VmRSS").saturating_sub(before);
-    println!("VmRSS: {} KiB more for {KEPT} kept connections, {} bytes each", grown >> 10, grown / KEPT as u64);
+    tell(format_args!(
+        "VmRSS: {} KiB more for {KEPT} kept connections, {} bytes each",
+        grown >> 10,
+        grown / KEPT as u64
+    ));
     assert!(grown / (KEPT as u64) < 32 << 10, "{grown}");
 }
 
 /// A connection that was served and is kept.
-async fn asked(process: &crate::support::process::Process) -> Client {
+async fn asked(process: &Process) -> Client {
     let mut client = Client::to(process.clients).await;
     assert_eq!(client.ask(get("/v1/models", "")).await.status(), 200);
     client
@@ -105,7 +104,7 @@ async fn asked(process: &crate::support::process::Process) -> Client {
 #[tokio::test]
 async fn process_with_64_descriptors_serves_calls_between_idle_connections_and_does_not_spin() {
     let (provider, house) = (Provider::start(ms(0)).await, House::new());
-    let mut process = house.serve_under("ulimit -n 64", &provider.base_url, "", "").await;
+    let process = house.serve_under("ulimit -n 64", &provider.base_url, "", "").await;
     let spent = processor_time(&process);
     let since = tidegate::time::now();
     let mut idle = Vec::new();
@@ -116,20 +115,23 @@ async fn process_with_64_descriptors_serves_calls_between_idle_connections_and_d
         for _ in 0..5 {
             other_is_served(&process).await;
         }
-        println!("round {round}: {} open", metric(process.admin, "tidegate_connections").await);
+        tell(format_args!("round {round}: {} open", metric(process.admin, "tidegate_connections").await));
     }
     // Nobody asks, everybody waits: that costs nothing.
     let before_silence = processor_time(&process);
     tokio::time::sleep(ms(1_000)).await;
     let silent = processor_time(&process).saturating_sub(before_silence);
     assert!(silent < ms(200), "{silent:?} of processor time in a second in which nothing happened");
-    println!("{:?} of processor time in {:?}", processor_time(&process).saturating_sub(spent), since.elapsed());
+    tell(format_args!(
+        "{:?} of processor time in {:?}",
+        processor_time(&process).saturating_sub(spent),
+        since.elapsed()
+    ));
     other_is_served(&process).await;
     // Some have made room, the last have not.
     within(ms(5_000), "the oldest are closed", idle[0].until_the_end()).await;
     assert!(!is_closed(&idle.last().unwrap().stream));
     assert!(metric(process.admin, "tidegate_connections").await <= 20.5);
-    let _ = &mut process;
 }
 
 #[tokio::test]

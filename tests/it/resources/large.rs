@@ -4,7 +4,7 @@ use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::provider::received;
-use super::{House, MIB, Noise, Provider, memory, served_all_along};
+use super::{House, MIB, Noise, Provider, memory, served_all_along, tell};
 use crate::support::http2_client::{Http2, request};
 use crate::support::process::Process;
 use crate::support::{Client, get, ms};
@@ -77,16 +77,20 @@ async fn carries(http_1: u64, http_2: u64) {
     let (provider, house) = (Provider::start(ms(0)).await, House::new());
     let process = house.serve(&provider.base_url, "", "").await;
     let begun = tidegate::time::now();
-    let tell = |what: &str| {
-        println!("{what}: {:?} since the start, VmHWM {} MiB", begun.elapsed(), memory(&process, "VmHWM") / MIB);
+    let say = |what: &str| {
+        tell(format_args!(
+            "{what}: {:?} since the start, VmHWM {} MiB",
+            begun.elapsed(),
+            memory(&process, "VmHWM") / MIB
+        ));
     };
     served_all_along(&process, async { upload(&process, http_1).await }).await;
-    tell("upload over HTTP/1.1");
+    say("upload over HTTP/1.1");
     served_all_along(&process, async { download(&process, http_1).await }).await;
-    tell("download over HTTP/1.1");
+    say("download over HTTP/1.1");
     let both = async { tokio::join!(upload_over_http_2(&process, http_2), download_over_http_2(&process, http_2)) };
     served_all_along(&process, both).await;
-    tell("both over HTTP/2");
+    say("both over HTTP/2");
     let resident = memory(&process, "VmHWM");
     assert!(resident < RESIDENT_MAX, "{} MiB", resident / MIB);
 }

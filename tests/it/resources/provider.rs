@@ -46,7 +46,7 @@ impl Line {
         let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
         let length = head
             .lines()
-            .find_map(|line| line.strip_prefix("content-length: ").or(line.strip_prefix("Content-Length: ")));
+            .find_map(|line| line.strip_prefix("content-length: ").or_else(|| line.strip_prefix("Content-Length: ")));
         let length = length.map_or(0, |length| length.parse().unwrap());
         let hash = self.take_in(length).await?;
         if let Some(noise) = path.strip_prefix("/v1/files/").filter(|_| method == "GET") {

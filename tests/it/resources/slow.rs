@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{House, MIB, Provider, memory, served_all_along, until_memory_is_under};
+use super::{House, MIB, Provider, memory, served_all_along, tell, until_all_are_gone, until_memory_is_under};
 use crate::support::http2_client::{Http2, get as get_over_http_2};
 use crate::support::process::Process;
 use crate::support::proxy::metric;
@@ -49,13 +49,12 @@ async fn attack(attack: impl AsyncFn(&Process)) {
     let mut left = Vec::new();
     for _ in 0..3 {
         served_all_along(&process, within(ms(AT_MOST), "all are shut", attack(&process))).await;
-        within(ms(AT_MOST), "all are gone", async {
-            while metric(process.admin, "tidegate_connections").await > 0.5 {
-                tokio::time::sleep(ms(20)).await;
-            }
-        })
-        .await;
-        println!("VmHWM {} MiB, VmRSS {} MiB", memory(&process, "VmHWM") / MIB, memory(&process, "VmRSS") / MIB);
+        until_all_are_gone(&process).await;
+        tell(format_args!(
+            "VmHWM {} MiB, VmRSS {} MiB",
+            memory(&process, "VmHWM") / MIB,
+            memory(&process, "VmRSS") / MIB
+        ));
         left.push(memory(&process, "VmRSS"));
     }
     // Half a mebibyte for each client is what none of them may leave behind.
