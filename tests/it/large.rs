@@ -1,11 +1,11 @@
-//! Uploads and downloads of any size, with little memory.
+//! Uploads and downloads of any size to and from a provider that speaks HTTP/2, with little memory; `resources` has those
+//! of HTTP/1.1.
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
 
 use crate::support::http2::{Asked, Provider};
 use crate::support::process::Process;
-use crate::support::{Client, Upstream, get, soon};
+use crate::support::{Client, get};
 
 const BLOCK: usize = 64 * 1024;
 const BLOCKS: u32 = 4_096; // 256 MiB
@@ -68,34 +68,6 @@ async fn download(process: &Process) {
 fn assert_flat(process: &Process) {
     let memory = process.memory_max();
     assert!(memory < MEMORY_MAX, "{} MiB at the peak", memory >> 20);
-}
-
-#[tokio::test]
-async fn large_bodies_pass_with_little_memory() {
-    let upstream = Upstream::start().await;
-    let (_folder, process) = serving(&upstream.base_url(), "1.1").await;
-    let provider = async {
-        let mut line = upstream.accept().await;
-        line.head().await;
-        let mut hasher = blake3::Hasher::new();
-        while let Some(chunk) = line.reader().chunk().await.unwrap() {
-            hasher.update(&chunk);
-        }
-        let sum = hasher.finalize().to_string();
-        line.send(crate::support::upstream::answer("200 OK", "", sum)).await;
-        let mut line = upstream.request_on_any(line).await;
-        line.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).await;
-        for number in 0..BLOCKS {
-            soon("the proxy reads", line.reader().stream.write_all(&block(number))).await.unwrap();
-        }
-        line
-    };
-    let client = async {
-        upload(&process).await;
-        download(&process).await;
-    };
-    tokio::join!(provider, client);
-    assert_flat(&process);
 }
 
 #[tokio::test]

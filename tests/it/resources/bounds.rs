@@ -5,7 +5,7 @@ use http::Method;
 
 use super::{House, MIB, Provider, memory, other_is_served, tell};
 use crate::support::client::post_to;
-use crate::support::http2::{Http2, request};
+use crate::support::http2_client::{Http2, request};
 use crate::support::process::Process;
 use crate::support::proxy::metric;
 use crate::support::upstream::{STREAM, answer, event, fine, finish};
