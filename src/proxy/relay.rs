@@ -1,26 +1,39 @@
 //! Passing an answer on.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, StatusCode};
 
 use super::cause::{After, Gone};
 use super::downstream::Downstream;
-use super::{reply, tunnel};
-use crate::answer::{Answer, Cut, Ending};
+use super::reply;
+use super::tunnel::Tunnel;
+use crate::answer::{Answer, Cut, Ending, Upgraded};
 use crate::ids::CallId;
 use crate::openai;
 
 /// Relays an answer until it has ended or its client has left, which cancels it.
 pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {
     if let Some(upstream) = answer.take_upgraded() {
-        return tunnel::open(downstream, id, answer, upstream).await;
+        return switch(downstream, id, answer, upstream).await;
     }
     let is_event_stream = answer.head.is_event_stream();
     frame(downstream, method, &mut answer, is_event_stream);
     reply::add_our_fields(&mut answer.head.headers, id, &answer.trace.facts());
     match pass_on(downstream, &mut answer, is_event_stream).await {
         Ok(after) => after,
+        Err(Gone) => After::Close,
+    }
+}
+
+/// Tells the client that its connection is switched.
+async fn switch(downstream: &mut Downstream<'_>, id: CallId, mut answer: Answer, upstream: Box<dyn Upgraded>) -> After {
+    let headers = &mut answer.head.headers;
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    reply::add_our_fields(headers, id, &answer.trace.facts());
+    match downstream.write_head(answer.head.clone()).await {
+        Ok(()) => After::Tunnel(Tunnel::new(answer, upstream)),
         Err(Gone) => After::Close,
     }
 }

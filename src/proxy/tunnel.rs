@@ -9,18 +9,13 @@
 
 use std::pin::pin;
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::cause::{After, Gone};
-use super::downstream::Downstream;
 use super::frames::{Frames, close_frame};
-use super::reply;
 use crate::answer::{Answer, Cut, Ending, Upgraded};
-use crate::ids::CallId;
 use crate::time::Duration;
 
 /// After one side has ended its direction, how long the other may be silent before it is taken for gone: a TCP client
@@ -44,24 +39,12 @@ impl std::fmt::Debug for Tunnel {
     }
 }
 
-/// Tells the client that its connection is switched. Never drop this future: half a head may be on the wire.
-pub(super) async fn open(
-    downstream: &mut Downstream<'_>,
-    id: CallId,
-    mut answer: Answer,
-    upstream: Box<dyn Upgraded>,
-) -> After {
-    let headers = &mut answer.head.headers;
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    reply::add_our_fields(headers, id, &answer.trace.facts());
-    match downstream.write_head(answer.head.clone()).await {
-        Ok(()) => After::Tunnel(Tunnel { answer, upstream }),
-        Err(Gone) => After::Close,
-    }
-}
-
 impl Tunnel {
+    /// The connection of an answer whose head was passed on.
+    pub(super) fn new(answer: Answer, upstream: Box<dyn Upgraded>) -> Self {
+        Self { answer, upstream }
+    }
+
     /// Relays until both sides are done, or `cut`. Dropping the future closes both connections; that counts as the
     /// client's leaving.
     pub(super) async fn run<C>(self, client: C, write_timeout: Duration, cut: &CancellationToken)
