@@ -4,6 +4,7 @@
 //! be counted. Each call leaves exactly one line, [`call_line`]. Bodies, keys, prompts and answers are never logged, nor
 //! any part of one.
 
+mod json;
 pub mod settings;
 
 use std::fmt;
@@ -103,7 +104,7 @@ where
     let lines = match format {
         LogFormat::Auto if terminal => lines.boxed(),
         LogFormat::Text => lines.boxed(),
-        LogFormat::Auto | LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Auto | LogFormat::Json => lines.event_format(json::JsonLines).boxed(),
     };
     Ok((tracing_subscriber::registry().with(filter).with(lines), Handle(handle)))
 }

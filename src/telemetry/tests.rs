@@ -135,3 +135,18 @@ fn no_header_that_may_carry_a_key_shows_its_value() {
     let shown = format!("{:?}", Redacted(&headers));
     assert!(!shown.contains("sk-secret") && shown.contains("authorization") && shown.contains("application/json"));
 }
+
+#[test]
+fn a_json_line_carries_values_of_every_kind() {
+    let text = written("info", LogFormat::Json, false, |_| {
+        tracing::warn!(signed = -3, ratio = 0.5, none = f64::NAN, yes = true, shown = ?"a \"b\"", "what\nhappened");
+    });
+    let line: Value = serde_json::from_str(&text).unwrap();
+    let told = serde_json::json!({
+        "timestamp": line["timestamp"], "level": "WARN", "message": "what\nhappened", "signed": -3, "ratio": 0.5,
+        "none": null, "yes": true, "shown": "\"a \\\"b\\\"\"", "target": module_path!(),
+    });
+    assert_eq!(line, told);
+    let timestamp = line["timestamp"].as_str().unwrap();
+    assert!(timestamp.starts_with("20") && timestamp.ends_with('Z'), "{timestamp}");
+}
