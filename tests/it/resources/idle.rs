@@ -69,7 +69,7 @@ async fn ten_thousand_idle_connections_hinder_nobody_and_the_oldest_make_room() 
 async fn open(process: &Process, idle: &mut Vec<TcpStream>, many: usize) {
     while idle.len() < many {
         idle.push(soon("a connection", TcpStream::connect(process.clients)).await.expect("the proxy listens"));
-        if idle.len() % 100 == 0 {
+        if idle.len().is_multiple_of(100) {
             tokio::time::sleep(ms(1)).await; // others on this thread
         }
     }
