@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use self::provider::{Noise, Provider};
 use crate::support::process::{Process, tidegate};
 use crate::support::proxy::metric;
-use crate::support::{Client, eventually, ms, post, within};
+use crate::support::{Client, ms, post, within};
 
 const MIB: u64 = 1 << 20;
 
@@ -67,11 +67,6 @@ fn processor_time(process: &Process) -> Duration {
     let (_, fields) = stat.rsplit_once(')').expect("the name");
     let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks"));
     ms(ticks.sum::<u64>() * 10)
-}
-
-/// Waits until the process holds no more than so much.
-async fn until_memory_is_under(process: &Process, bytes: u64) {
-    eventually(&format!("VmRSS is under {} MiB", bytes / MIB), || memory(process, "VmRSS") < bytes).await;
 }
 
 /// A call of somebody else, who must not notice anything.
