@@ -52,6 +52,18 @@ impl Memory {
         self.0.by_kind[kind as usize].load(Ordering::Relaxed)
     }
 
+    /// Bytes that pay for themselves as long as anybody owns them.
+    ///
+    /// # Errors
+    /// The bytes as they were, where there is no room for them.
+    pub fn pay(&self, kind: MemoryKind, bytes: Bytes) -> Result<Bytes, Bytes> {
+        let mut share = self.share(kind);
+        match share.grow(u64::try_from(bytes.len()).unwrap_or(u64::MAX)) {
+            Ok(()) => Ok(share.keep(bytes)),
+            Err(Full(_)) => Err(bytes),
+        }
+    }
+
     /// An empty share, to be grown.
     #[must_use]
     pub fn share(&self, kind: MemoryKind) -> Held {

@@ -192,7 +192,7 @@ impl<'a> Downstream<'a> {
                 let Ok(place) = parts.reserve().await else { return std::future::pending().await };
                 match self.read_part().await {
                     Ok(Some(bytes)) if bytes.is_empty() => {}
-                    Ok(Some(bytes)) => match paid(bytes, memory) {
+                    Ok(Some(bytes)) => match memory.pay(MemoryKind::Bodies, bytes) {
                         Ok(bytes) => place.send(BodyPart::Data(bytes)),
                         Err(bytes) => {
                             // No room to read ahead: it waits until nothing does that came before it.
@@ -292,15 +292,6 @@ impl<'a> Downstream<'a> {
     /// Ends the body.
     pub(super) async fn finish(&mut self) -> Result<(), Gone> {
         timed(self.write_timeout, self.session.finish_body()).await?.map_err(|_| Gone)
-    }
-}
-
-/// The bytes as they are paid for, or as they were when there is no room.
-fn paid(bytes: Bytes, memory: &Memory) -> Result<Bytes, Bytes> {
-    let mut share = memory.share(MemoryKind::Bodies);
-    match share.grow(u64::try_from(bytes.len()).unwrap_or(u64::MAX)) {
-        Ok(()) => Ok(share.keep(bytes)),
-        Err(memory::Full(_)) => Err(bytes),
     }
 }
 

@@ -63,6 +63,7 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let tls = tls.map(TlsAcceptor::from);
     let shared = proxy.0;
+    let mut is_exhausted = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -70,11 +71,16 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => shared.welcome(stream, tls.as_ref(), &stop).await,
+            Ok((stream, _)) => {
+                is_exhausted = false;
+                shared.welcome(stream, tls.as_ref(), &stop).await;
+            }
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
                 // No descriptor or no memory left: who idles has to go.
-                tracing::warn!(%error, "cannot accept connections");
+                if !std::mem::replace(&mut is_exhausted, true) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
                 shared.wanted.notify_one();
                 tokio::time::sleep(EXHAUSTED).await;
                 shared.forget_wish();

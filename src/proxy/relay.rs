@@ -8,7 +8,7 @@ use super::cause::{After, Gone};
 use super::downstream::Downstream;
 use super::reply;
 use super::tunnel::Tunnel;
-use crate::answer::{Answer, Cut, Ending, Upgraded};
+use crate::answer::{Answer, Cut, Ending, Head, Upgraded};
 use crate::ids::CallId;
 use crate::openai;
 
@@ -20,7 +20,8 @@ pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &
     let is_event_stream = answer.head.is_event_stream();
     frame(downstream, method, &mut answer, is_event_stream);
     reply::add_our_fields(&mut answer.head.headers, id, &answer.trace.facts());
-    match pass_on(downstream, &mut answer, is_event_stream).await {
+    let owed = owed(method, &answer.head);
+    match pass_on(downstream, &mut answer, is_event_stream, owed).await {
         Ok(after) => after,
         Err(Gone) => After::Close,
     }
@@ -38,7 +39,12 @@ async fn switch(downstream: &mut Downstream<'_>, id: CallId, mut answer: Answer,
     }
 }
 
-async fn pass_on(downstream: &mut Downstream<'_>, answer: &mut Answer, is_event_stream: bool) -> Result<After, Gone> {
+async fn pass_on(
+    downstream: &mut Downstream<'_>,
+    answer: &mut Answer,
+    is_event_stream: bool,
+    mut owed: Option<u64>,
+) -> Result<After, Gone> {
     let is_kept_back = answer.length().is_none() && answer.head.headers.contains_key(CONTENT_LENGTH);
     downstream.write_head(answer.head.clone()).await?;
     loop {
@@ -46,7 +52,10 @@ async fn pass_on(downstream: &mut Downstream<'_>, answer: &mut Answer, is_event_
             downstream.flush().await?;
         }
         let is_last = answer.length().is_some();
-        let Some(bytes) = next(downstream, answer).await? else { break };
+        // A client that has all it was promised may leave: it was served.
+        let next = if owed == Some(0) { answer.next().await } else { next(downstream, answer).await? };
+        let Some(bytes) = next else { break };
+        owed = owed.map(|owed| owed.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX)));
         if is_last { downstream.write_last(bytes).await? } else { downstream.write_part(bytes).await? }
     }
     match answer.ending() {
@@ -68,11 +77,23 @@ async fn next(downstream: &mut Downstream<'_>, answer: &mut Answer) -> Result<Op
     }
 }
 
+/// How many bytes of a body the head promises, if it tells.
+fn owed(method: &Method, head: &Head) -> Option<u64> {
+    if has_no_body(method, head.status) {
+        return Some(0);
+    }
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn has_no_body(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 /// Says how the body is framed on this hop.
 fn frame(downstream: &Downstream<'_>, method: &Method, answer: &mut Answer, is_event_stream: bool) {
     let whole = answer.length();
     let head = &mut answer.head;
-    if *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if has_no_body(method, head.status) {
         return; // no body, and what the fields say of one is about another request
     }
     if is_event_stream && whole.is_none() {

@@ -108,6 +108,7 @@ impl Flight {
 
     async fn fly(mut self, tell: oneshot::Sender<Result<Told, Failure>>) {
         let landed = self.land().await;
+        let memory = self.shared.memory.clone();
         drop(self); // nothing is sent again from here on, so the request's body is not needed any more
         // Whoever asked may have left; then there is nobody to tell, and the rest is dropped.
         let (head, first, rest) = match landed {
@@ -125,7 +126,7 @@ impl Flight {
                 return;
             }
         }
-        rest.relay(&chunks).await;
+        rest.relay(&chunks, &memory).await;
     }
 
     /// Tries until something can be delivered, or no further try is allowed.

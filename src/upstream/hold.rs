@@ -18,6 +18,8 @@ use crate::time::{self, Duration};
 
 /// A plain answer is held back up to this size; what is longer streams from here on.
 const HELD_MAX: usize = 4 << 20;
+/// What is shorter, such as most events, is not worth counting.
+const FREE: usize = 4 * 1024;
 const JSON: &str = "application/json";
 
 /// What the client can be given.
@@ -211,12 +213,12 @@ impl Rest {
     }
 
     /// Passes the rest on, event by event, and says how it ended. When the subscriber has gone it just stops.
-    pub(super) async fn relay(mut self, chunks: &mpsc::Sender<Chunk>) {
+    pub(super) async fn relay(mut self, chunks: &mpsc::Sender<Chunk>, memory: &Memory) {
         let cut = loop {
             match self.read().await {
                 Ok(Some(bytes)) => {
                     for bytes in self.pieces(bytes) {
-                        if chunks.send(Chunk::Data(bytes)).await.is_err() {
+                        if hand_over(bytes, chunks, memory).await.is_err() {
                             return;
                         }
                     }
@@ -303,6 +305,25 @@ impl Rest {
         self.permit.ended();
         self.trace.note(|facts| facts.upstream_ended = Some(time::now()));
     }
+}
+
+/// Hands a subscriber the next bytes. Large ones pay for the memory they take while it does not read; where there is no
+/// room they wait until it has read all that came before.
+async fn hand_over(
+    bytes: Bytes,
+    chunks: &mpsc::Sender<Chunk>,
+    memory: &Memory,
+) -> Result<(), mpsc::error::SendError<()>> {
+    let bytes = if bytes.len() < FREE { Ok(bytes) } else { memory.pay(MemoryKind::Flights, bytes) };
+    match bytes {
+        Ok(bytes) => chunks.reserve().await?.send(Chunk::Data(bytes)),
+        Err(bytes) => {
+            if let Some(place) = chunks.reserve_many(chunks.max_capacity()).await?.next() {
+                place.send(Chunk::Data(bytes));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A JSON document is read whole by its reader anyway, and a short body costs little to hold; anything else may be meant

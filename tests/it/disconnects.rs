@@ -1,6 +1,6 @@
 //! A client that leaves costs nothing, and nobody works for it any longer.
 
-use crate::support::upstream::{STREAM, event, fine};
+use crate::support::upstream::{STREAM, answer, event, fine};
 use crate::support::{Client, Proxy, Upstream, get, ms, post, proxy, within};
 
 /// A proxy with one slot, which the first call holds, and so many requests a minute.
@@ -138,4 +138,41 @@ async fn client_that_leaves_while_its_call_backs_off_is_not_tried_again() {
         () = tokio::time::sleep(ms(1_300)) => {}
     }
     assert!(upstream.is_untouched().await);
+}
+
+/// A client that had read its whole answer and closed was counted as gone, whenever it was quicker than the news that the
+/// exchange had ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_leaves_with_all_it_was_promised_was_served() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    for _ in 0..20 {
+        let mut client = proxy.client().await;
+        client.send("POST /v1/files HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbody").await;
+        let (mut line, _) = upstream.request().await;
+        let fields = "Content-Type: text/plain\r\nConnection: close\r\n";
+        line.send(answer("200 OK", fields, vec![b'x'; 70_000])).await;
+        assert_eq!(client.answer().await.body.len(), 70_000);
+        drop(client);
+    }
+    let ok = "tidegate_calls_total{outcome=\"ok\",priority=\"normal\",route=\"other\"}";
+    proxy.until_metric(ok, 20.0).await;
+}
+
+/// Answers that nobody read were held outside of all bounds, half a megabyte each.
+#[tokio::test]
+async fn answer_that_is_not_read_pays_for_what_is_held_of_it() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let mut client = proxy.client().await;
+    client.send("GET /v1/files/f/content HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    let (mut line, _) = upstream.request().await;
+    line.send("HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 100000000\r\n\r\n").await;
+    let flood = async { while line.try_send(&[7; 65_536]).await.is_ok() {} };
+    tokio::select! {
+        () = flood => unreachable!("the proxy reads on, or waits"),
+        () = proxy.until_metric_reaches("tidegate_memory_bytes{kind=\"flights\"}", 65_536.0) => {}
+    }
+    drop(client);
+    proxy.until_metric("tidegate_memory_bytes{kind=\"flights\"}", 0.0).await;
 }
