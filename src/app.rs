@@ -196,7 +196,7 @@ impl App {
     /// # Errors
     /// When a port fails for good.
     pub async fn run(&self, ports: Ports) -> io::Result<()> {
-        let Shared { admission, proxy, readiness, metrics, .. } = &*self.0;
+        let Shared { admission, upstreams, proxy, readiness, metrics, .. } = &*self.0;
         let admin_listener = tokio::net::TcpListener::from_std(ports.admin)?;
         let admin = Admin {
             metrics: Arc::clone(metrics),
@@ -219,6 +219,7 @@ impl App {
             served = api::serve(admin_listener, admin, closed) => served,
             () = admission.clone().keep_time() => Ok(()),
             () = time::heartbeat() => Ok(()),
+            () = upstreams.sweep_idle() => Ok(()),
         }
     }
 

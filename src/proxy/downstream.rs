@@ -248,10 +248,10 @@ impl<'a> Downstream<'a> {
 
     /// Writes the head of an answer. Never drop this future: half a head may be on the wire.
     pub(super) async fn write_head(&mut self, head: Head) -> Result<(), Gone> {
-        let mut response = ResponseHeader::build_no_case(head.status, Some(head.headers.len())).map_err(|_| Gone)?;
-        for (name, value) in &head.headers {
-            response.append_header(name, value).map_err(|_| Gone)?;
-        }
+        // From parts: pingora's own way to add a field writes out its name and parses it again.
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        (parts.status, parts.headers) = (head.status, head.headers);
+        let response = ResponseHeader::from(parts);
         timed(self.write_timeout, self.session.write_response_header(Box::new(response))).await?.map_err(|_| Gone)
     }
 

@@ -12,12 +12,14 @@ use http::{HeaderMap, StatusCode, Uri};
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::connectors::http::Connector as Pool;
 use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora_core::protocols::{Stream, TcpKeepalive};
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
 use pingora_error::ErrorType::{H2Downgrade, H2Error};
 use pingora_error::{BError, RetryType};
 use pingora_http::RequestHeader;
 
+use super::idle::{self, Idle};
 use super::outlet;
 use super::settings::HttpVersion;
 use super::strict::Doubt;
@@ -26,7 +28,7 @@ use crate::answer::Head;
 use crate::headers;
 use crate::time::Duration;
 
-/// How many idle connections are kept, over all upstreams.
+/// How many idle connections are kept for an address.
 const IDLE_MAX: usize = 1_024;
 /// How long an idle connection is kept: well under the 60 s after which common servers close theirs.
 const IDLE_KEPT: Duration = Duration::from_secs(30);
@@ -83,7 +85,13 @@ impl From<BError> for Loss {
 }
 
 /// Connections to all upstreams. One for the whole process.
-pub(super) struct Connector(Arc<Pool>);
+pub(super) struct Connector(Arc<Connections>);
+
+/// pingora connects, and keeps connections of HTTP/2; those of HTTP/1.1 are kept here.
+pub(super) struct Connections {
+    pool: Pool,
+    idle: Idle,
+}
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,7 +101,13 @@ impl std::fmt::Debug for Connector {
 
 impl Connector {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Pool::new(Some(ConnectorOptions::new(IDLE_MAX)))))
+        let (pool, idle) = (Pool::new(Some(ConnectorOptions::new(IDLE_MAX))), Idle::new(IDLE_MAX, IDLE_KEPT));
+        Self(Arc::new(Connections { pool, idle }))
+    }
+
+    /// Closes idle connections in time. Runs for ever.
+    pub(super) async fn sweep(&self) {
+        self.0.idle.sweep().await;
     }
 
     /// A connection, pooled or new. `connect_timeout` bounds the look-up and all addresses together.
@@ -118,15 +132,14 @@ impl Connector {
         for address in addresses {
             let mut peer = Box::new(peer(target, address, wanted));
             peer.options.total_connection_timeout = Some(each);
-            match self.0.get_http_session(&*peer).await {
+            if let Some(conversation) = self.idle(&peer, wanted) {
+                return Ok(conversation);
+            }
+            match self.0.pool.get_http_session(&*peer).await {
                 Ok((session, reused)) if session.as_http2().is_some() || !wanted.is_http2_only(target) => {
-                    // One of HTTP/2 that was made for one request is not kept; one of HTTP/1.1 is like any other.
-                    if session.as_http2().is_none() {
-                        share(&mut peer);
-                    }
                     let session = Box::new(outlet::watched(session, &peer));
-                    let pool = Arc::clone(&self.0);
-                    return Ok(Conversation { session, peer, reused, pool, is_written: false, is_bodiless: false });
+                    let home = Arc::clone(&self.0);
+                    return Ok(Conversation { session, peer, reused, home, is_written: false, is_bodiless: false });
                 }
                 Ok(_) => last = Loss::new("the upstream does not speak HTTP/2 (upstreams.http)"),
                 Err(error) => last = Loss::from(error),
@@ -134,6 +147,23 @@ impl Connector {
         }
         Err(last)
     }
+
+    /// One of HTTP/1.1 that has served before.
+    fn idle(&self, peer: &HttpPeer, wanted: Wanted) -> Option<Conversation> {
+        if wanted.fresh || peer.options.alpn.get_min_http_version() > 1 {
+            return None;
+        }
+        let stream = self.0.idle.take(&idle_peer(peer)?)?;
+        let session = Box::new(HttpSession::H1(Http1Session::new_with_options(stream, peer)));
+        let (peer, home) = (Box::new(peer.clone()), Arc::clone(&self.0));
+        Some(Conversation { session, peer, reused: true, home, is_written: false, is_bodiless: false })
+    }
+}
+
+/// Under whom a connection of HTTP/1.1 is kept.
+fn idle_peer(peer: &HttpPeer) -> Option<idle::Peer> {
+    let address = *peer.address().as_inet()?;
+    Some(idle::Peer { address, tls_name: peer.is_tls().then(|| peer.sni().into()) })
 }
 
 /// What a connection is for.
@@ -195,7 +225,7 @@ pub(super) struct Conversation {
     pub(super) session: Box<HttpSession>,
     pub(super) peer: Box<HttpPeer>,
     pub(super) reused: bool,
-    pub(super) pool: Arc<Pool>,
+    pub(super) home: Arc<Connections>,
     /// The whole request was written.
     pub(super) is_written: bool,
     /// The answer is to a HEAD, and its session does not know that.
@@ -221,24 +251,26 @@ impl Conversation {
 
     /// Writes a head that says how its body is framed; `ends`: there is none.
     pub(super) async fn write_head(&mut self, head: RequestHead, ends: bool) -> Result<(), Loss> {
-        let (is_tls, fields) = (self.peer.is_tls(), head.headers.len());
-        let mut request = RequestHeader::build_no_case(head.method, head.target.as_bytes(), Some(fields))?;
-        let is_http2 = self.session.as_http2().is_some();
-        for (name, value) in &head.headers {
-            // HTTP/2 has `:authority` for the one and its own framing for the other.
-            if !(is_http2 && matches!(*name, HOST | TRANSFER_ENCODING)) {
-                request.append_header(name, value)?;
-            }
-        }
+        let RequestHead { method, target, mut headers } = head;
+        // From parts: pingora's own way to add a field writes out its name and parses it again.
+        let request = RequestHeader::build_no_case(method, target.as_bytes(), None)?;
+        let mut parts = http::request::Parts::from(request);
         match &mut *self.session {
             HttpSession::H2(session) => {
-                let authority = head.headers.get(HOST).map_or(&b""[..], |host| host.as_bytes());
-                let uri = Uri::builder().scheme(if is_tls { "https" } else { "http" }).authority(authority);
-                let uri = uri.path_and_query(head.target).build();
-                request.set_uri(uri.map_err(|_| Loss::new("a target that HTTP/2 cannot carry"))?);
-                session.write_request_header(Box::new(request), ends)?;
+                // HTTP/2 has `:authority` for the one and its own framing for the other.
+                let host = headers.remove(HOST);
+                headers.remove(TRANSFER_ENCODING);
+                let authority = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+                let uri = Uri::builder().scheme(if self.peer.is_tls() { "https" } else { "http" }).authority(authority);
+                let uri = uri.path_and_query(target).build();
+                parts.uri = uri.map_err(|_| Loss::new("a target that HTTP/2 cannot carry"))?;
+                parts.headers = headers;
+                session.write_request_header(Box::new(parts.into()), ends)?;
             }
-            session => session.write_request_header(Box::new(request)).await?,
+            session => {
+                parts.headers = headers;
+                session.write_request_header(Box::new(parts.into())).await?;
+            }
         }
         Ok(())
     }
@@ -268,7 +300,7 @@ impl Conversation {
     /// A provider that wants HTTP/1.1 for what it agreed to speak HTTP/2 for gets it the next time.
     fn fall_back(&self, error: &BError) {
         if *error.etype() == H2Downgrade && self.peer.group_key == SHARED {
-            self.pool.prefer_h1(&*self.peer);
+            self.home.pool.prefer_h1(&*self.peer);
         }
     }
 
@@ -364,12 +396,20 @@ impl Conversation {
     /// The answer was read to its end: the connection goes back to the pool, if both sides keep it and nothing of the
     /// request is left to be written.
     pub(super) async fn release(self) {
-        let keeps = match self.session.as_http2() {
-            Some(_) => self.peer.group_key == SHARED,
-            None => self.is_written && !self.is_bodiless,
-        };
-        if keeps {
-            self.pool.release_http_session(*self.session, &*self.peer, Some(IDLE_KEPT)).await;
+        let Self { session, peer, home, is_written, is_bodiless, .. } = self;
+        match *session {
+            HttpSession::H1(mut session) if is_written && !is_bodiless => {
+                session.respect_keepalive();
+                if let Some(stream) = session.reuse().await
+                    && let Some(peer) = idle_peer(&peer)
+                {
+                    home.idle.give(peer, stream);
+                }
+            }
+            session @ HttpSession::H2(_) if peer.group_key == SHARED => {
+                home.pool.release_http_session(session, &*peer, Some(IDLE_KEPT)).await;
+            }
+            HttpSession::H1(_) | HttpSession::H2(_) | HttpSession::Custom(()) => {}
         }
     }
 }

@@ -12,6 +12,7 @@ mod backoff;
 mod connect;
 mod exchange;
 mod hold;
+mod idle;
 mod outlet;
 mod send;
 pub mod settings;
@@ -160,6 +161,11 @@ impl Upstreams {
         if let Some(cap) = usage.slots_cap {
             key.set_slots(cap.into(), usage.slots_in_use.into());
         }
+    }
+
+    /// Closes idle connections in time. Runs for ever, once for the process; dropping the future leaves them open.
+    pub async fn sweep_idle(&self) {
+        self.0.connector.sweep().await;
     }
 
     /// The upstreams as admission sees them.

@@ -105,7 +105,7 @@ impl Conversation {
     }
 
     async fn write_long(self, body: Outgoing<'_>, is_head: bool, limit: Duration) -> (Self, Sent) {
-        let Self { session, peer, reused, pool, .. } = self;
+        let Self { session, peer, reused, home, .. } = self;
         let (session, sent) = match *session {
             HttpSession::H1(session) => {
                 let (session, sent) = write_http1(session.into_inner(), body, limit).await;
@@ -119,7 +119,7 @@ impl Conversation {
         };
         let is_written = matches!(sent, Sent::Written);
         let is_bodiless = is_head && session.as_http1().is_some();
-        (Self { session: Box::new(session), peer, reused, pool, is_written, is_bodiless }, sent)
+        (Self { session: Box::new(session), peer, reused, home, is_written, is_bodiless }, sent)
     }
 }
 
