@@ -88,6 +88,14 @@ impl Held {
         Ok(())
     }
 
+    /// Gives everything back.
+    pub fn clear(&mut self) {
+        let Shared { held, by_kind, .. } = &*self.memory.0;
+        let bytes = std::mem::take(&mut self.bytes);
+        held.fetch_sub(bytes, Ordering::Relaxed);
+        by_kind[self.kind as usize].fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// The bytes that this share is for, as one that returns with the last of their owners.
     #[must_use]
     pub fn keep(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
@@ -97,9 +105,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Shared { held, by_kind, .. } = &*self.memory.0;
-        held.fetch_sub(self.bytes, Ordering::Relaxed);
-        by_kind[self.kind as usize].fetch_sub(self.bytes, Ordering::Relaxed);
+        self.clear();
     }
 }
 

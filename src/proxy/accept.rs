@@ -29,7 +29,7 @@ impl Shared {
         }
     }
 
-    fn turned_away(&self, id: CallId, received: Instant, refused: &Refused) {
+    pub(super) fn turned_away(&self, id: CallId, received: Instant, refused: &Refused) {
         let (outcome, status, reason) = reply::reason(refused);
         self.pipeline.turned_away(&TurnedAway { id, received, outcome, status, reason });
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http::Version;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v1::server::HttpSession as Http1;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as Http2, handshake};
@@ -17,19 +18,22 @@ use super::cause::{After, Refused};
 use super::downstream::Downstream;
 use super::inlet::{Inlet, Transport, Verdict};
 use super::{Bounds, Shared, reply};
-use crate::time::{self, Duration};
+use crate::ids::CallId;
+use crate::time::{self, Duration, Instant};
 
 /// Requests at a time on one HTTP/2 connection: many, since waiting is what they come for. The queue has bounds of its own.
 const STREAMS_MAX: u32 = 1_000;
 /// What a client may send ahead of our reading, on one stream and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// What is kept for a slow reader of one stream.
 const STREAM_UNSENT_MAX: usize = 64 * 1024;
 /// The largest header list of HTTP/2, in bytes as RFC 9113 (section 6.5.2) counts them.
 const HEADERS_MAX: u32 = 64 * 1024;
 /// So many malformed streams, and the connection is closed.
 const MALFORMED_MAX: u32 = 32;
+/// How often is looked whether what streams have left behind is on the wire.
+const GLANCE: Duration = Duration::from_millis(10);
 /// A client that is still sending gets so long to read our answer before the connection is reset; so long has one of
 /// HTTP/2 to agree that its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
@@ -95,8 +99,11 @@ impl Connection {
             Ok(Ok(true)) => {}
             Ok(unread) => {
                 if let Some(refused) = why_unread(&verdict, unread.err().as_deref()) {
-                    reply::refuse_connection(&mut session, &refused).await;
-                    linger::<T>(session).await;
+                    self.shared.turned_away(CallId::random(), time::now(), &refused);
+                    let told = timeout(bounds.write_timeout, reply::refuse_connection(&mut session, &refused)).await;
+                    if told.is_ok() {
+                        linger::<T>(session).await;
+                    }
                 }
                 return Left::Nothing;
             }
@@ -108,8 +115,19 @@ impl Connection {
         let serving = self.shared.calls.token();
         let downstream = Downstream::new(&mut session, bounds, Some(&verdict));
         match self.shared.serve(downstream, bounds).await {
-            After::Keep => reuse(session, serving).await,
-            After::Close => Left::Nothing,
+            After::Keep => match timeout(bounds.write_timeout, reuse(session, serving)).await {
+                Ok(left) => left,
+                Err(_elapsed) => Left::Nothing,
+            },
+            After::Close => {
+                // HTTP/1.0 takes the end of the connection for the end of an answer.
+                if session.req_header().version == Version::HTTP_10
+                    && let Some(inlet) = inlet_of::<T>(session)
+                {
+                    inlet.reset();
+                }
+                Left::Nothing
+            }
             After::Linger => {
                 linger::<T>(session).await;
                 Left::Nothing
@@ -144,7 +162,7 @@ impl Connection {
                 // This moves everything on the connection, what its streams have written included.
                 accepted = Http2::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
                 () = phase.passes(&running) => {
-                    phase = phase.next(is_closing);
+                    phase = phase.next(is_closing, connection.has_streams());
                     continue;
                 }
                 is_hurried = self.is_unwanted(patience), if phase.is_quiet() => {
@@ -159,8 +177,9 @@ impl Connection {
             };
             match accepted {
                 Ok(Some(H2Accept::Session(session))) => {
-                    phase = Phase::Busy(self.shared.calls.token());
-                    patience = if is_closing { LINGER } else { self.shared.bounds.load().idle_timeout };
+                    let bounds = self.shared.bounds.load();
+                    phase = Phase::Busy(self.shared.calls.token(), bounds.write_timeout);
+                    patience = if is_closing { LINGER } else { bounds.idle_timeout };
                     self.begin(ServerSession::new_http2(session), running.one_more());
                 }
                 Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED_MAX => malformed += 1,
@@ -215,7 +234,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Why no request could be read, if it was the request's fault. `None`: the client has left.
 fn why_unread(verdict: &Verdict, error: Option<&Error>) -> Option<Refused> {
-    match verdict.get() {
+    match verdict.violation() {
         Some(violation) => Some(Refused::Unsound(*violation)),
         None => error.filter(|error| *error.etype() == ErrorType::InvalidHTTPHeader).map(|_| Refused::NOT_HTTP),
     }
@@ -264,10 +283,10 @@ fn options() -> H2Options {
 
 /// Whether a connection of HTTP/2 serves, and whether a drain waits for it.
 enum Phase {
-    /// Streams run.
-    Busy(TaskTrackerToken),
-    /// They have ended; what they wrote last may not be on the wire.
-    Ended(TaskTrackerToken),
+    /// Streams run; a client may take so long to read what they leave behind.
+    Busy(TaskTrackerToken, Duration),
+    /// They have ended; what they wrote last may not be on the wire, and has until then to get there.
+    Ended(TaskTrackerToken, Instant),
     /// The client opens no more streams, and has not agreed yet that it has everything.
     Leaving(TaskTrackerToken),
     Idle,
@@ -277,17 +296,18 @@ impl Phase {
     /// Completes when this phase is over, if that is for us to say.
     async fn passes(&self, running: &Running) {
         match self {
-            Self::Busy(_) => running.none().await,
-            Self::Ended(_) => {}
+            Self::Busy(..) => running.none().await,
+            Self::Ended(..) => tokio::time::sleep(GLANCE).await,
             Self::Leaving(_) | Self::Idle => std::future::pending().await,
         }
     }
 
-    fn next(self, is_closing: bool) -> Self {
+    fn next(self, is_closing: bool, has_streams: bool) -> Self {
         match self {
-            Self::Busy(serving) => Self::Ended(serving),
-            Self::Ended(serving) | Self::Leaving(serving) if is_closing => Self::Leaving(serving),
-            Self::Ended(_) | Self::Leaving(_) | Self::Idle => Self::Idle,
+            Self::Busy(serving, limit) => Self::Ended(serving, time::now() + limit),
+            Self::Ended(serving, until) if has_streams && time::now() < until => Self::Ended(serving, until),
+            Self::Ended(serving, _) | Self::Leaving(serving) if is_closing => Self::Leaving(serving),
+            Self::Ended(..) | Self::Leaving(_) | Self::Idle => Self::Idle,
         }
     }
 

@@ -1,4 +1,4 @@
-//! File descriptors: each call needs two, and without any left nobody is served.
+//! File descriptors: a client connection over HTTP/1.1 needs two, and without any left nobody is served.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

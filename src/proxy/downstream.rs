@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::Bounds;
 use super::cause::{Gone, NotTaken, Refused};
 use super::inlet::Verdict;
-use super::strict::check_target;
+use super::strict::{Kind, Violation, check_target};
 use crate::answer::Head;
 use crate::call::BodyPart;
 use crate::headers;
@@ -50,7 +50,7 @@ impl<'a> Downstream<'a> {
 
     /// What makes the connection unsound, if anything does.
     fn unsound(&self) -> Option<Refused> {
-        self.verdict?.get().map(|violation| Refused::Unsound(*violation))
+        self.verdict?.violation().map(|violation| Refused::Unsound(*violation))
     }
 
     /// Method and target. The target of a proxy request (absolute form) is reduced to its path.
@@ -65,7 +65,8 @@ impl<'a> Downstream<'a> {
             ));
         }
         if head.headers.len() > FIELDS_MAX {
-            return Err(Refused::bad_request("the request has more than 100 header fields"));
+            let kind = Kind::HeadTooLarge;
+            return Err(Refused::Unsound(Violation { reason: "the request has more than 100 header fields", kind }));
         }
         let has_body =
             self.content_length().is_some_and(|length| length > 0) || head.headers.contains_key(TRANSFER_ENCODING);
@@ -96,6 +97,10 @@ impl<'a> Downstream<'a> {
             join_cookies(&mut headers);
         }
         headers
+    }
+
+    pub(super) fn is_head(&self) -> bool {
+        self.session.req_header().method == Method::HEAD
     }
 
     pub(super) fn is_http_1_0(&self) -> bool {
@@ -143,6 +148,7 @@ impl<'a> Downstream<'a> {
                 break;
             } else {
                 body = Vec::new();
+                share.clear();
             }
         }
         if seen > body_max { Err(too_large()) } else { Ok(share.keep(body)) }
@@ -175,7 +181,10 @@ impl<'a> Downstream<'a> {
     /// Answers `Expect: 100-continue`: we want the body.
     async fn invite_body(&mut self) -> Result<(), Gone> {
         if self.expects_continue() && self.is_http_1_1() {
-            self.session.write_continue_response().await.map_err(|_| Gone)?;
+            // pingora closes the connection after an answer that comes before the body is read, and takes this for one.
+            let keepalive = self.session.get_keepalive();
+            timed(self.write_timeout, self.session.write_continue_response()).await?.map_err(|_| Gone)?;
+            self.session.set_keepalive(keepalive);
         }
         Ok(())
     }
@@ -215,25 +224,27 @@ impl<'a> Downstream<'a> {
         }
         match self.hang_up().await {
             // Bytes that belong to neither protocol: nobody knows what their sender takes this for.
-            Some(unsound) if self.is_handshake() => unsound.into(),
-            Some(_) => std::future::pending().await,
+            Some(unsound) => unsound.into(),
             None => Gone.into(),
         }
     }
 
-    /// Completes when the client has left. Its next request may come meanwhile; it is kept.
+    /// Completes when the client has left. What it sends meanwhile waits for its turn.
     pub(super) async fn gone(&mut self) -> Gone {
         match self.hang_up().await {
-            // What comes after this request will be refused in its turn; this one is sound.
+            // The handshake has its answer already.
             Some(_) => std::future::pending().await,
             None => Gone,
         }
     }
 
-    /// Completes when nothing more can be read: the client has left, or what it sends is not sound.
+    /// Completes when nothing more can be read: the client has left, or sent something behind a handshake.
     async fn hang_up(&mut self) -> Option<Refused> {
+        if let Some(verdict) = self.verdict {
+            verdict.keep_back();
+        }
         while self.session.read_body_or_idle(true).await.is_ok() {}
-        self.unsound()
+        self.unsound().filter(|_| self.is_handshake())
     }
 
     fn is_handshake(&self) -> bool {

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -24,6 +25,8 @@ use super::strict::{Strict, Violation};
 
 /// So much is read at once when a request begins: most heads and many bodies.
 const AHEAD: usize = 4 * 1024;
+/// So much of what a client sends ahead of its turn is read.
+const NEXT_MAX: usize = 64 * 1024;
 /// Writes up to this size wait for the next flush; head and body of an answer are two.
 const COALESCED: usize = 16 * 1024;
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4).
@@ -32,11 +35,19 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A transport that clients come by.
 pub(super) trait Transport: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Sync + Unpin + 'static {
     fn fd(&self) -> RawFd;
+
+    /// Has the connection be reset when it is dropped, so that nobody takes its end for a proper one.
+    fn reset_on_drop(&self);
 }
 
 impl Transport for TcpStream {
     fn fd(&self) -> RawFd {
         self.as_raw_fd()
+    }
+
+    fn reset_on_drop(&self) {
+        // A connection that has gone needs no reset.
+        drop(socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO)));
     }
 }
 
@@ -44,10 +55,35 @@ impl Transport for TlsStream<TcpStream> {
     fn fd(&self) -> RawFd {
         self.get_ref().0.as_raw_fd()
     }
+
+    fn reset_on_drop(&self) {
+        self.get_ref().0.reset_on_drop();
+    }
 }
 
-/// What a connection was found guilty of, if anything; shared by the connection and the request it serves.
-pub(super) type Verdict = Arc<OnceLock<Violation>>;
+/// What a connection and the request that it serves tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// What the connection was found guilty of, if anything.
+    violation: OnceLock<Violation>,
+    /// The request was read to its end: what follows belongs to the next one, and waits.
+    keeps_back: AtomicBool,
+}
+
+pub(super) type Verdict = Arc<Watch>;
+
+impl Watch {
+    /// Why the connection is not to be trusted any more.
+    pub(super) fn violation(&self) -> Option<&Violation> {
+        self.violation.get()
+    }
+
+    /// From here on whoever reads learns only of the end of the connection. Until then pingora would take the first byte
+    /// of a next request for all there is to learn.
+    pub(super) fn keep_back(&self) {
+        self.keeps_back.store(true, Ordering::Relaxed);
+    }
+}
 
 /// One client's connection.
 #[derive(Debug)]
@@ -100,13 +136,20 @@ impl<T: Transport> Inlet<T> {
         }
     }
 
+    /// Closes the connection as one that broke.
+    pub(super) fn reset(self) {
+        self.transport.reset_on_drop();
+    }
+
     /// From here on nobody reads along: a tunnel, or what nobody will read.
     pub(super) fn unwatch(&mut self) {
+        self.verdict.keeps_back.store(false, Ordering::Relaxed);
         self.strict = None;
     }
 
     /// The request was answered: another one may follow, and what pingora has read of it is given back.
     pub(super) fn next_request(&mut self, prefix: &[u8]) {
+        self.verdict.keeps_back.store(false, Ordering::Relaxed);
         if let Some(strict) = &mut self.strict {
             strict.declined(); // if it was a handshake, it was not answered with 101
         }
@@ -117,7 +160,7 @@ impl<T: Transport> Inlet<T> {
     /// Completes when the client has begun a request: `false` when it has left instead, or sent what cannot be one and
     /// is told so when it is read. Dropping the future loses nothing.
     pub(super) async fn has_begun(&mut self) -> bool {
-        !self.ahead.is_empty() || matches!(self.read_ahead().await, Ok(true)) || self.verdict.get().is_some()
+        !self.ahead.is_empty() || matches!(self.read_ahead().await, Ok(true)) || self.verdict.violation().is_some()
     }
 
     /// Reads what is there. `false`: nothing any more.
@@ -138,7 +181,7 @@ impl<T: Transport> Inlet<T> {
     /// Reads from the transport, and shows the strict reader what came.
     fn poll_checked(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let refused = || Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "not sound HTTP")));
-        if self.strict.is_some() && self.verdict.get().is_some() {
+        if self.strict.is_some() && self.verdict.violation().is_some() {
             return refused();
         }
         let before = buffer.filled().len();
@@ -150,8 +193,33 @@ impl<T: Transport> Inlet<T> {
         if passed == 0 { refused() } else { Poll::Ready(Ok(())) }
     }
 
+    /// Keeps what comes for the next request, and completes only at the end of the connection. Nothing is passed on that
+    /// is not sound, but for bytes behind a handshake that nobody can answer any more.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < NEXT_MAX {
+            let is_handshake = self.strict.as_ref().is_some_and(|strict| strict.is_handshake());
+            let mut bytes = [0; AHEAD];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            if self.verdict.violation().is_some() {
+                // It will be refused in its turn; what follows it is of no interest.
+                ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer))?;
+            } else {
+                match ready!(self.poll_checked(cx, &mut buffer)) {
+                    Err(error) if is_handshake || self.verdict.violation().is_none() => return Poll::Ready(Err(error)),
+                    Err(_) => continue,
+                    Ok(()) => self.ahead = [&self.ahead, buffer.filled()].concat().into(),
+                }
+            }
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        // It has to wait until its next requests are read; until then nobody looks whether it is there.
+        Poll::Pending
+    }
+
     fn accuse(&self, violation: Violation) {
-        self.verdict.get_or_init(|| violation);
+        self.verdict.violation.get_or_init(|| violation);
     }
 
     /// Sends what was held back.
@@ -170,6 +238,9 @@ impl<T: Transport> Inlet<T> {
 
 impl<T: Transport> AsyncRead for Inlet<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.verdict.keeps_back.load(Ordering::Relaxed) {
+            return self.poll_end(cx);
+        }
         if self.ahead.is_empty() {
             return self.poll_checked(cx, buffer);
         }

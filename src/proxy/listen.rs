@@ -24,6 +24,8 @@ use crate::time::Duration;
 const BACKLOG: i32 = 4_096;
 /// How long a newcomer waits for an idle connection to make room for it.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
+/// How long it waits when nobody idles: others are behind it.
+const NO_WAIT: Duration = Duration::from_millis(30);
 /// How long to wait when the system has nothing left for one more connection.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 /// So many of those who find no room are told so at a time; the others are just closed.
@@ -128,7 +130,13 @@ impl Shared {
                 self.left.notified().await;
             }
         };
-        let has_room = timeout(ROOM_WAIT, left).await.is_ok();
+        // Is the wish still there? Then nobody idles who could hear of it, and only who is just leaving makes room.
+        let is_heard = !pin!(self.wanted.notified()).as_mut().enable();
+        let wait = if is_heard { ROOM_WAIT } else { NO_WAIT };
+        if !is_heard {
+            self.wanted.notify_one();
+        }
+        let has_room = timeout(wait, left).await.is_ok();
         self.forget_wish();
         has_room
     }

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, StatusCode};
 
+use tokio::time::timeout;
+
 use super::cause::{After, Gone};
 use super::downstream::Downstream;
 use super::reply;
@@ -11,6 +13,10 @@ use super::tunnel::Tunnel;
 use crate::answer::{Answer, Cut, Ending, Head, Upgraded};
 use crate::ids::CallId;
 use crate::openai;
+use crate::time::Duration;
+
+/// How long the end of an exchange may come after the last byte of its answer.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Relays an answer until it has ended or its client has left, which cancels it.
 pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {
@@ -53,7 +59,14 @@ async fn pass_on(
         }
         let is_last = answer.length().is_some();
         // A client that has all it was promised may leave: it was served.
-        let next = if owed == Some(0) { answer.next().await } else { next(downstream, answer).await? };
+        let rest = match owed {
+            Some(0) => timeout(LAST_WORD, answer.next()).await.ok(),
+            _ => None,
+        };
+        let next = match rest {
+            Some(next) => next,
+            None => next(downstream, answer).await?,
+        };
         let Some(bytes) = next else { break };
         owed = owed.map(|owed| owed.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX)));
         if is_last { downstream.write_last(bytes).await? } else { downstream.write_part(bytes).await? }

@@ -189,6 +189,9 @@ pub(super) async fn refuse(downstream: &mut Downstream<'_>, id: CallId, refused:
     let keep = downstream.is_body_read();
     let written = async {
         downstream.write_head(Head { status: reply.status, headers }).await?;
+        if downstream.is_head() {
+            return downstream.finish().await;
+        }
         downstream.write_last(body).await?;
         downstream.finish().await
     };

@@ -24,7 +24,7 @@ pub struct Server {
     pub body_max: u64,
     /// What bodies that wait, flights and the cache may hold together, in bytes; beyond it calls are shed.
     pub memory_max: u64,
-    /// Client connections at a time; more are not accepted.
+    /// Client connections at a time; for one more the one that idles longest is closed, or the new one told 503.
     pub connections_max: usize,
     /// How long a client may take to send a request head.
     pub header_timeout: Duration,

@@ -65,11 +65,16 @@ pub(super) async fn attempt(
     };
     let ends = matches!(&body, Outgoing::Whole(bytes) if bytes.is_empty());
     conversation.expect_body(&body);
+    let may_lag = conversation.may_lag(&body);
     let (mut conversation, sent) = match conversation.write_head(head, ends).await {
+        // There is no stream on which an answer could come.
+        Err(loss) if conversation.speaks_http2() => (conversation, Sent::Lost(loss)),
         Err(loss) => (conversation, Sent::Cut(loss)),
         Ok(()) => conversation.write_body(body, &call.method, how.write_timeout).await,
     };
-    permit.written();
+    if !may_lag {
+        permit.written();
+    }
     how.trace.note(|facts| facts.sent = Some(time::now()));
     match sent {
         Sent::Written | Sent::Answered => {}
@@ -83,7 +88,10 @@ pub(super) async fn attempt(
         }
     }
     match tokio::time::timeout(target.settings.first_byte_timeout, conversation.read_head()).await {
-        Ok(Ok(head)) => Attempted::Answered(Answered { head, conversation, permit }),
+        Ok(Ok(head)) => {
+            permit.written();
+            Attempted::Answered(Answered { head, conversation, permit })
+        }
         Ok(Err(loss)) => Attempted::Lost { loss, stale: conversation.is_reused() },
         Err(_elapsed) => Attempted::NoFirstByte,
     }

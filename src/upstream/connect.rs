@@ -1,4 +1,5 @@
-//! The pooled connector and one conversation on it: the only part of this room that knows pingora.
+//! The pooled connector and one conversation on it. This file, `send`, `outlet`, `idle` and `upgraded` know pingora; nobody
+//! else in this room does.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
 use pingora_error::ErrorType::{H2Downgrade, H2Error};
 use pingora_error::{BError, RetryType};
 use pingora_http::RequestHeader;
+use tokio::net::TcpSocket;
 
 use super::idle::{self, Idle};
 use super::outlet;
@@ -38,6 +40,9 @@ const SHARED: u64 = 0;
 /// connection (8 MiB, pingora's), so that a client who reads slowly holds back no other.
 const STREAMS_MAX: usize = 16;
 const STREAM_WINDOW: u32 = 512 * 1024;
+/// How much of a request may lie unsent in the system. What was written counts as sent ([`crate::limits`]): megabytes on
+/// a slow line would be counted by the provider seconds later.
+const UNSENT_MAX: u32 = 64 * 1024;
 /// How often a connection of HTTP/2 is asked whether it is alive; it has 5 s to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long to look for an answer after the provider stopped reading the request.
@@ -135,7 +140,12 @@ impl Connector {
             if let Some(conversation) = self.idle(&peer, wanted) {
                 return Ok(conversation);
             }
-            match self.0.pool.get_http_session(&*peer).await {
+            let mut got = self.0.pool.get_http_session(&*peer).await;
+            if got.is_err() && !wanted.fresh && peer.options.alpn.get_max_http_version() == 2 {
+                // It may have been a pooled connection that was dead: it is out of the pool by now.
+                got = self.0.pool.get_http_session(&*peer).await;
+            }
+            match got {
                 Ok((session, reused)) if session.as_http2().is_some() || !wanted.is_http2_only(target) => {
                     let session = Box::new(outlet::watched(session, &peer));
                     let home = Arc::clone(&self.0);
@@ -198,6 +208,11 @@ fn peer(target: &Target, address: SocketAddr, wanted: Wanted) -> HttpPeer {
         HttpVersion::Auto => peer.options.set_http_version(1, 1),
     }
     peer.options.tcp_keepalive = Some(TCP_KEEPALIVE);
+    peer.options.upstream_tcp_sock_tweak_hook = Some(Arc::new(|socket: &TcpSocket| {
+        // Where the system does not let us, its own buffer is the bound.
+        drop(socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_MAX));
+        Ok(())
+    }));
     peer.options.h2_ping_interval = Some(PING_INTERVAL);
     peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
     peer
@@ -244,7 +259,11 @@ impl Conversation {
         self.reused
     }
 
-    /// Bounds each write.
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.session.as_http2().is_some()
+    }
+
+    /// Bounds each write of a body; a head fits into the socket.
     pub(super) fn set_write_timeout(&mut self, limit: Duration) {
         self.session.set_write_timeout(Some(limit));
     }

@@ -16,7 +16,7 @@ use super::upgraded::switch;
 use super::verdict::{Happened, Rules, Verdict, judge};
 use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
-use crate::answer::{Answer, Chunk, Head, Trace, Upgraded};
+use crate::answer::{Answer, Chunk, Cut, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
 use crate::openai;
@@ -267,7 +267,9 @@ impl Flight {
     async fn deliver(&mut self, target: &Target, answered: Answered) -> Tried {
         match hold_back(answered, self.handling(target), target, &self.trace, &self.shared.memory).await {
             Ok(landed) => Tried::Landed(landed),
-            Err(loss) => self.missed(target, Happened::Cut, loss, false),
+            // The provider still generates; a second try would only waste it.
+            Err((Cut::Stalled, loss)) => self.missed(target, Happened::NoFirstByte, loss, false),
+            Err((Cut::Disconnected | Cut::Unfinished, loss)) => self.missed(target, Happened::Cut, loss, false),
         }
     }
 
@@ -276,6 +278,7 @@ impl Flight {
             route: self.call.route,
             choices: self.call.choices,
             repeatable: self.is_repeatable(target),
+            first_byte_timeout: target.settings.first_byte_timeout,
             idle_timeout: target.settings.idle_timeout,
             is_head: self.call.method == Method::HEAD,
             include_usage: self.call.include_usage,
@@ -295,23 +298,28 @@ impl Flight {
         let verdict = self.judge(target, happened);
         let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
         let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &answered.permit, retry_after);
+        let is_final = verdict == Verdict::Deliver || !self.is_repeatable(target);
+        let loss = Loss::new(format!("status {}", head.status.as_u16()));
+        let missed = Miss { happened, verdict, loss, retry_after, stale: false, waits_in_line };
         let body = match short {
             Ok(Short::Whole(body)) => body,
-            // Too long for an error: let the client see it.
-            Ok(Short::Beginning(bytes)) => {
+            // Too long for an error: let the client see it, if waiting does not cure it.
+            Ok(Short::Beginning(bytes)) if is_final || verdict != Verdict::Refused => {
                 return Tried::Landed(pass_on(answered, bytes, self.handling(target), target, &self.trace));
             }
+            // What it says counts, even if it does not come to its end.
+            Ok(Short::Beginning(_)) => return Tried::Missed(missed),
+            Err(_) if !is_final => return Tried::Missed(missed),
             Err(loss) => return self.missed(target, Happened::Cut, loss, false),
         };
         let Answered { head, conversation, permit } = answered;
         conversation.release().await;
         permit.ended();
-        if verdict == Verdict::Deliver || !self.is_repeatable(target) {
+        if is_final {
             return Tried::Landed(Landed::Whole(head, body));
         }
-        let loss = Loss::new(format!("status {}", head.status.as_u16()));
         self.last_answer = Some((head, body));
-        Tried::Missed(Miss { happened, verdict, loss, retry_after, stale: false, waits_in_line })
+        Tried::Missed(missed)
     }
 
     /// Nobody goes until the provider wants us again. Says whether the next permit of this call waits for that, too.

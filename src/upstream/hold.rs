@@ -18,6 +18,8 @@ use crate::time::{self, Duration};
 
 /// A plain answer is held back up to this size; what is longer streams from here on.
 const HELD_MAX: usize = 4 << 20;
+/// Comments before the first event are held back up to this size.
+const COMMENTS_MAX: usize = 64 * 1024;
 /// What is shorter, such as most events, is not worth counting.
 const FREE: usize = 4 * 1024;
 const JSON: &str = "application/json";
@@ -40,6 +42,8 @@ pub(super) struct Handling {
     pub(super) choices: u64,
     /// Worth holding back: a broken one can be asked for again.
     pub(super) repeatable: bool,
+    /// `upstreams.first_byte_timeout`: for the first byte of the body, too. Many providers send the head at once, and think then.
+    pub(super) first_byte_timeout: Duration,
     /// `upstreams.idle_timeout`.
     pub(super) idle_timeout: Duration,
     /// It answers a HEAD.
@@ -61,7 +65,7 @@ pub(super) async fn hold_back(
     target: &Target,
     trace: &Trace,
     memory: &Memory,
-) -> Result<Landed, Loss> {
+) -> Result<Landed, (Cut, Loss)> {
     let Answered { head, conversation, permit } = answered;
     let events = head.is_event_stream().then(|| Events::new(handling));
     let whole = handling.repeatable && events.is_none() && is_worth_holding(&head);
@@ -69,7 +73,7 @@ pub(super) async fn hold_back(
     if whole {
         hold_whole(head, rest, handling, memory.share(MemoryKind::Flights)).await
     } else if handling.repeatable && rest.events.is_some() {
-        hold_first_event(head, rest).await
+        hold_first_event(head, rest, handling).await
     } else {
         Ok(Landed::Begun(head, Vec::new(), Box::new(rest)))
     }
@@ -110,13 +114,13 @@ pub(super) fn pass_on(
     Landed::Begun(head, vec![beginning], Box::new(rest))
 }
 
-async fn hold_whole(head: Head, mut rest: Rest, handling: Handling, mut share: Held) -> Result<Landed, Loss> {
+async fn hold_whole(head: Head, mut rest: Rest, handling: Handling, mut share: Held) -> Result<Landed, (Cut, Loss)> {
     let mut body = Vec::new();
     loop {
         let bytes = match rest.read().await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => break,
-            Err((_, loss)) => return Err(loss),
+            Err(cut) => return Err(cut),
         };
         body.extend_from_slice(&bytes);
         let fits = share.grow(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).is_ok();
@@ -129,7 +133,7 @@ async fn hold_whole(head: Head, mut rest: Rest, handling: Handling, mut share: H
         && head.is_readable(JSON)
         && !is_complete_json(&body)
     {
-        return Err(Loss::new("EOF in the middle of a JSON document"));
+        return Err((Cut::Unfinished, Loss::new("EOF in the middle of a JSON document")));
     }
     if handling.route.is_generation() && head.status == StatusCode::OK {
         rest.note_usage(Usage::of_body(&body));
@@ -138,22 +142,26 @@ async fn hold_whole(head: Head, mut rest: Rest, handling: Handling, mut share: H
     Ok(Landed::Whole(head, share.keep(body)))
 }
 
-async fn hold_first_event(head: Head, mut rest: Rest) -> Result<Landed, Loss> {
-    let mut held = Vec::new();
+async fn hold_first_event(head: Head, mut rest: Rest, handling: Handling) -> Result<Landed, (Cut, Loss)> {
+    let (mut held, mut size, until) = (Vec::new(), 0, time::now() + handling.first_byte_timeout);
     loop {
+        if time::now() >= until {
+            return Err((Cut::Stalled, Loss::new("no event within first_byte_timeout")));
+        }
         let bytes = match rest.read().await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => {
                 held.extend(rest.last_bytes());
                 if !rest.is_finished() {
-                    return Err(Loss::new("the stream ended before its first event"));
+                    return Err((Cut::Unfinished, Loss::new("the stream ended before its first event")));
                 }
                 rest.end().await;
                 return Ok(Landed::Whole(head, held.concat().into()));
             }
-            Err((_, loss)) => return Err(loss),
+            Err(cut) => return Err(cut),
         };
-        let mut begun = false;
+        size += bytes.len();
+        let mut begun = size > COMMENTS_MAX;
         for frame in rest.frames(bytes) {
             begun |= !matches!(&frame, Frame::Event(bytes) if is_empty_event(bytes));
             held.push(frame.into_bytes());
@@ -169,7 +177,9 @@ pub(super) struct Rest {
     conversation: Conversation,
     permit: Permit,
     events: Option<Events>,
+    first_byte_timeout: Duration,
     idle_timeout: Duration,
+    has_begun: bool,
     trace: Trace,
     metrics: UpstreamMetrics,
 }
@@ -208,8 +218,9 @@ impl Rest {
         target: &Target,
         trace: &Trace,
     ) -> Self {
-        let (idle_timeout, trace, metrics) = (handling.idle_timeout, trace.clone(), target.metrics.clone());
-        Self { conversation, permit, events, idle_timeout, trace, metrics }
+        let Handling { first_byte_timeout, idle_timeout, .. } = handling;
+        let (trace, metrics, has_begun) = (trace.clone(), target.metrics.clone(), false);
+        Self { conversation, permit, events, first_byte_timeout, idle_timeout, has_begun, trace, metrics }
     }
 
     /// Passes the rest on, event by event, and says how it ended. When the subscriber has gone it just stops.
@@ -254,10 +265,17 @@ impl Rest {
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>, (Cut, Loss)> {
-        match tokio::time::timeout(self.idle_timeout, self.conversation.read_body()).await {
-            Ok(Ok(read)) => Ok(read),
+        let (limit, name) = match self.has_begun {
+            true => (self.idle_timeout, "idle_timeout"),
+            false => (self.first_byte_timeout, "first_byte_timeout"),
+        };
+        match tokio::time::timeout(limit, self.conversation.read_body()).await {
+            Ok(Ok(read)) => {
+                self.has_begun = true;
+                Ok(read)
+            }
             Ok(Err(loss)) => Err((Cut::Disconnected, loss)),
-            Err(_elapsed) => Err((Cut::Stalled, Loss::new("idle_timeout"))),
+            Err(_elapsed) => Err((Cut::Stalled, Loss::new(name))),
         }
     }
 

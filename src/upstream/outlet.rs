@@ -165,7 +165,7 @@ impl AsyncWrite for Outlet {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
+        self.unsent.clear(); // closing never sends a request
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A refusal (a status from 400) ends the writing at once. Any other early answer waits until the body is written: its
 //! provider may be reading on. What is buffered here is one piece. A body counts as written when its last piece was handed
-//! to the transport: to the socket, or, with HTTP/2, to the connection's task, which by then has up to 400 KiB of it, all
+//! to the transport: to the socket, of which the system keeps little unsent ([`super::connect`]), or, with HTTP/2, to the connection's task, which by then has up to 400 KiB of it, all
 //! within what the provider's flow control has granted.
 
 use std::pin::pin;
@@ -80,13 +80,25 @@ impl Conversation {
         }
     }
 
+    /// Whether a request that was written may still lie here for long: HTTP/2 keeps one without a body back until it may
+    /// open one more stream, and queues what is long. Only its answer proves that it has left.
+    pub(super) fn may_lag(&self, body: &Outgoing<'_>) -> bool {
+        let is_short = matches!(body, Outgoing::Whole(bytes) if (1..=self.short()).contains(&bytes.len()));
+        self.speaks_http2() && !is_short
+    }
+
     /// Writes the body that the head announced.
     pub(super) async fn write_body(self, body: Outgoing<'_>, method: &Method, limit: Duration) -> (Self, Sent) {
         match body {
             // Gone in one piece: there is nothing to look for meanwhile.
-            Outgoing::Whole(bytes) if bytes.len() <= PIECE => self.write_short(bytes).await,
+            Outgoing::Whole(bytes) if bytes.len() <= self.short() => self.write_short(bytes).await,
             body => self.write_long(body, *method == Method::HEAD, limit).await,
         }
+    }
+
+    /// HTTP/2 shares its window between calls, and a body may have to wait for it.
+    fn short(&self) -> usize {
+        if self.speaks_http2() { PIECE / 4 } else { PIECE }
     }
 
     async fn write_short(mut self, body: Bytes) -> (Self, Sent) {
@@ -106,25 +118,27 @@ impl Conversation {
 
     async fn write_long(self, body: Outgoing<'_>, is_head: bool, limit: Duration) -> (Self, Sent) {
         let Self { session, peer, reused, home, .. } = self;
-        let (session, sent) = match *session {
+        let (session, sent, is_early) = match *session {
             HttpSession::H1(session) => {
-                let (session, sent) = write_http1(session.into_inner(), body, limit).await;
-                (HttpSession::H1(session), sent)
+                let (session, sent, is_early) = write_http1(session.into_inner(), body, limit).await;
+                (HttpSession::H1(session), sent, is_early)
             }
             HttpSession::H2(mut session) => {
                 let sent = write_http2(&mut session, body, limit).await;
-                (HttpSession::H2(session), sent)
+                (HttpSession::H2(session), sent, false)
             }
-            other @ HttpSession::Custom(()) => (other, Sent::Lost(Loss::new("no such protocol"))),
+            other @ HttpSession::Custom(()) => (other, Sent::Lost(Loss::new("no such protocol")), false),
         };
-        let is_written = matches!(sent, Sent::Written);
+        // A connection on which an answer overtook its request is not used again: who knows what else got out of step.
+        let is_written = matches!(sent, Sent::Written) && !is_early;
         let is_bodiless = is_head && session.as_http1().is_some();
         (Self { session: Box::new(session), peer, reused, home, is_written, is_bodiless }, sent)
     }
 }
 
-/// pingora cannot read while it writes, so the connection is taken out of its session, and put into a new one.
-async fn write_http1(stream: Stream, mut body: Outgoing<'_>, limit: Duration) -> (Http1Session, Sent) {
+/// pingora cannot read while it writes, so the connection is taken out of its session, and put into a new one. Says also
+/// whether anything of an answer came meanwhile.
+async fn write_http1(stream: Stream, mut body: Outgoing<'_>, limit: Duration) -> (Http1Session, Sent, bool) {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut early = BytesMut::new();
     let sent = {
@@ -143,8 +157,9 @@ async fn write_http1(stream: Stream, mut body: Outgoing<'_>, limit: Duration) ->
         }
     };
     let stream = reader.unsplit(writer);
+    let is_early = !early.is_empty();
     outlet::rewind(&stream, early.freeze());
-    (Http1Session::new(stream), sent)
+    (Http1Session::new(stream), sent, is_early)
 }
 
 /// Writes a body as its length, or the lack of one, frames it.

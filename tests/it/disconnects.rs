@@ -45,6 +45,18 @@ async fn client_that_resets_while_it_waits_frees_its_place_and_spends_nothing() 
     leaves_the_queue(async |client| client.reset()).await;
 }
 
+/// One byte behind a request was enough that nobody looked any more whether its client was there.
+#[tokio::test]
+async fn client_that_sends_more_and_leaves_frees_its_place_and_spends_nothing() {
+    for more in ["\r\n".to_owned(), get("/v1/models", ""), "\0\0".to_owned()] {
+        leaves_the_queue(async |mut client| {
+            tokio::time::sleep(ms(20)).await; // not together with the request
+            client.send(&more).await;
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn client_that_closes_its_half_while_it_waits_frees_its_place() {
     leaves_the_queue(async |mut client| {

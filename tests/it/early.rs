@@ -94,11 +94,13 @@ async fn provider_that_answers_well_and_reads_on_gets_the_rest() {
         line
     };
     let request = format!("POST /v1/files HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let (line, seen) = tokio::join!(provider, client.ask(request));
+    let (mut line, seen) = tokio::join!(provider, client.ask(request));
     assert_eq!((seen.status(), seen.text().as_str()), (200, "{\"ok\":1}"));
-    // Both sides have had all of it: the client's connection is used again.
+    // Both sides have had all of it: the client's connection is used again, but not one on which an answer overtook its
+    // request.
+    line.gone().await;
     client.send(get("/v1/models", "")).await;
-    let mut line = upstream.request_on_any(line).await;
+    let (mut line, _) = upstream.request().await;
     line.send(fine()).await;
     assert_eq!(client.answer().await.status(), 200);
 }

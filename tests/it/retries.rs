@@ -458,3 +458,54 @@ async fn error_too_long_to_be_judged_is_delivered_whole() {
         assert_eq!(upstream.unseen(), 0);
     }
 }
+
+/// A provider that sends its head at once and then thinks was asked again and again, each time for one more generation.
+#[tokio::test]
+async fn silence_behind_a_head_is_waited_out_for_first_byte_timeout_and_not_tried_again() {
+    let times = |provider: &mut tidegate::upstream::settings::Upstream| {
+        provider.idle_timeout = ms(50);
+        provider.first_byte_timeout = ms(600);
+    };
+    let plain = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n";
+    for (head, rest) in [(plain, "{}".to_owned()), (STREAM, event("late") + &finish())] {
+        let upstream = Upstream::start().await;
+        let proxy = proxy(&upstream).provider(times).start().await;
+        let mut client = proxy.client().await;
+        client.send(post(r#"{"stream":true}"#)).await;
+        let (mut line, _) = upstream.request().await;
+        line.send(head).await;
+        tokio::time::sleep(ms(200)).await; // longer than idle_timeout
+        line.send(rest).await;
+        assert_eq!(client.answer().await.status(), 200);
+        client.send(post(r#"{"stream":true}"#)).await;
+        let mut line = upstream.request_on_any(line).await;
+        line.send(head).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status(), answer.error_code().as_str()), (504, "upstream_timeout"));
+        assert!(upstream.is_untouched().await, "asked once");
+    }
+}
+
+/// Comments before the first event were held without a bound.
+#[tokio::test]
+async fn comments_before_the_first_event_are_passed_on_when_there_are_many() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let mut client = proxy.client().await;
+    client.send(post(r#"{"stream":true}"#)).await;
+    let (mut line, _) = upstream.request().await;
+    line.send(STREAM).await;
+    line.send(chunk(&": still thinking\n\n".repeat(5_000))).await;
+    assert_eq!(client.head().await.status(), 200);
+    assert!(client.event().await.unwrap().starts_with(": still thinking"));
+}
+
+/// A refusal whose body dripped went to the client, although waiting would have helped.
+#[tokio::test]
+async fn refusal_too_long_to_be_read_is_waited_out_all_the_same() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let long = answer("429 Too Many Requests", "retry-after-ms: 50\r\n", vec![b'x'; 400_000]);
+    let _upstream = upstream.script([vec![Read, Send(long)], vec![Read, Send(fine())]]);
+    assert_eq!(proxy.client().await.ask(post("{}")).await.status(), 200);
+}

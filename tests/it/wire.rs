@@ -443,6 +443,37 @@ async fn cut_download_is_never_complete() {
     }
 }
 
+/// To a client of HTTP/1.0 the end of the connection is the end of the answer, so a cut one ended with it as if whole.
+#[tokio::test]
+async fn cut_download_over_http_1_0_ends_with_a_reset() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let mut client = proxy.client().await;
+    client.send("GET /v1/files/f/content HTTP/1.0\r\nHost: t\r\n\r\n").await;
+    let (mut line, _) = upstream.request().await;
+    line.send("HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n").await;
+    client.head().await;
+    assert_eq!(client.reader().exactly(5).await.unwrap(), b"abcde");
+    line.reset();
+    let (_, end) = soon("the end", client.until_the_end()).await;
+    assert_eq!(end, End::Reset);
+}
+
+/// An invitation to send the body counted as an answer that came too early, and closed the connection.
+#[tokio::test]
+async fn connection_of_an_expected_body_serves_the_next_request() {
+    let (proxy, _upstream) = fine_proxy(|_| {}).await;
+    let mut client = proxy.client().await;
+    for _ in 0..2 {
+        client
+            .send("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            .await;
+        assert_eq!(client.reader().head().await.unwrap().status(), 100);
+        client.send("{}").await;
+        assert_eq!(client.answer().await.status(), 200);
+    }
+}
+
 #[tokio::test]
 async fn too_many_connections_are_told_so_while_all_of_them_are_busy() {
     let upstream = Upstream::start().await;

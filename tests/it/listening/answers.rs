@@ -143,7 +143,7 @@ async fn what_no_path_can_name_is_refused() {
         many = many.header(format!("x-{number}"), "1");
     }
     let (status, _, body) = client.begin(many.body(()).unwrap(), true).await.whole().await;
-    assert_eq!((status.as_u16(), error_code(&body).as_str()), (400, "bad_request"));
+    assert_eq!((status.as_u16(), error_code(&body).as_str()), (431, "bad_request"));
     let large = request(Method::GET, "/v1/models").header("x-large", "v".repeat(70 << 10)).body(()).unwrap();
     let refused = client.begin(large, true).await.answer().await.map(|coming| coming.status.as_u16());
     assert!(matches!(refused, Ok(431) | Err(_)), "{refused:?}");
@@ -152,4 +152,18 @@ async fn what_no_path_can_name_is_refused() {
         (upstream.request().await.head.first_line().as_str(), upstream.unseen()),
         ("GET /v1/models HTTP/1.1", 0)
     );
+}
+
+/// A refusal of ours had a body, which over HTTP/2 is a protocol error.
+#[tokio::test]
+async fn refusal_of_a_head_request_has_no_body() {
+    for wire in WIRES {
+        let upstream = Upstream::start().await;
+        let house = wire.proxy(proxy(&upstream)).await;
+        let mut head = get("/v1/models");
+        *head.method_mut() = Method::HEAD;
+        head.headers_mut().insert("x-tidegate-priority", "urgent".parse().unwrap());
+        let (status, _, body) = house.client().await.ask(head, "").await;
+        assert_eq!((status.as_u16(), body.len()), (400, 0), "{wire:?}");
+    }
 }
