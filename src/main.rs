@@ -1,4 +1,7 @@
 //! Arguments in, a command out.
+//!
+//! The allocator is the system's: mimalloc saved 13 to 16 % of the instructions of a call and no CPU time that could be
+//! seen, and gave back hardly anything after a peak; jemalloc lay between (`benches/pass_through`).
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
