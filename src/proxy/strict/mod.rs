@@ -15,7 +15,8 @@ mod target;
 mod tests;
 
 use self::head::{Body, Head};
-use crate::headers::grammar::{chunk, line, skip};
+use crate::headers::grammar::line::{self, Line, Taken};
+use crate::headers::grammar::{chunk, skip};
 
 /// What a request line may have, its CRLF included: longer ones are cut down by common servers, too.
 const REQUEST_LINE_MAX: usize = 16 * 1024;
@@ -66,7 +67,7 @@ impl From<&'static str> for Violation {
 pub(super) struct Strict {
     state: State,
     /// The beginning of a line whose end has not come.
-    line: Vec<u8>,
+    line: Line,
     head: Head,
 }
 
@@ -165,23 +166,11 @@ impl Strict {
 
     /// Takes in bytes up to the end of the line, and judges the line when it has come to its end.
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
-        let room = self.line_max() - self.line.len();
-        let within = &bytes[..bytes.len().min(room)];
-        let Some(used) = line::end(&self.line, within)? else {
-            if within.len() == room {
-                return Err(self.too_long());
-            }
-            self.line.extend_from_slice(within);
-            return Ok(within.len());
-        };
-        if self.line.is_empty() {
-            self.judge(&within[..used])?;
-        } else {
-            let mut line = std::mem::take(&mut self.line);
-            line.extend_from_slice(&within[..used]);
-            self.judge(&line)?;
+        match self.line.take(bytes, self.line_max())? {
+            Taken::Whole(line, used) => self.judge(&line).map(|()| used),
+            Taken::Part(used) => Ok(used),
+            Taken::TooLong => Err(self.too_long()),
         }
-        Ok(used)
     }
 
     /// How long the line at hand may be, its CRLF included.

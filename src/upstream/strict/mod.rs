@@ -11,7 +11,8 @@ mod head;
 mod tests;
 
 use self::head::{Body, Head};
-use crate::headers::grammar::{chunk, line, skip};
+use crate::headers::grammar::line::{self, Line, Taken};
+use crate::headers::grammar::{chunk, skip};
 
 /// What a head may have in all.
 const HEAD_MAX: usize = 64 * 1024;
@@ -36,7 +37,7 @@ impl From<&'static str> for Doubt {
 pub(super) struct Answers {
     state: State,
     /// The beginning of a line whose end has not come.
-    line: Vec<u8>,
+    line: Line,
     head: Head,
     is_head_request: bool,
     /// The 1xx that came before the answer.
@@ -137,23 +138,11 @@ impl Answers {
 
     /// Takes in bytes up to the end of the line, and judges the line when it has come to its end.
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Doubt> {
-        let room = self.line_max() - self.line.len();
-        let within = &bytes[..bytes.len().min(room)];
-        let Some(used) = line::end(&self.line, within)? else {
-            if within.len() == room {
-                return Err(self.too_long());
-            }
-            self.line.extend_from_slice(within);
-            return Ok(within.len());
-        };
-        if self.line.is_empty() {
-            self.judge(&within[..used])?;
-        } else {
-            let mut line = std::mem::take(&mut self.line);
-            line.extend_from_slice(&within[..used]);
-            self.judge(&line)?;
+        match self.line.take(bytes, self.line_max())? {
+            Taken::Whole(line, used) => self.judge(&line).map(|()| used),
+            Taken::Part(used) => Ok(used),
+            Taken::TooLong => Err(self.too_long()),
         }
-        Ok(used)
     }
 
     /// How long the line at hand may be, its CRLF included.
