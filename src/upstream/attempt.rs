@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 
-use super::connect::{Connector, Conversation, Loss, RequestHead, Wanted};
+use super::connect::{Connector, Wanted};
+use super::conversation::{Conversation, Loss, RequestHead};
 use super::send::{Outgoing, Sent};
 use super::target::Target;
 use crate::admission::Permit;

@@ -9,7 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Answered, Attempted, How, attempt};
 use super::backoff;
-use super::connect::{Loss, Wanted};
+use super::connect::Wanted;
+use super::conversation::Loss;
 use super::hold::{Handling, Landed, Short, hold_back, pass_on, read_short};
 use super::target::Target;
 use super::upgraded::switch;

@@ -7,7 +7,7 @@ use http::header::CONTENT_LENGTH;
 use tokio::sync::mpsc;
 
 use super::attempt::Answered;
-use super::connect::{Conversation, Loss};
+use super::conversation::{Conversation, Loss};
 use super::target::Target;
 use crate::admission::Permit;
 use crate::answer::{Chunk, Cut, Ending, Head, Trace, Upgraded};

@@ -10,6 +10,7 @@
 mod attempt;
 mod backoff;
 mod connect;
+mod conversation;
 mod exchange;
 mod hold;
 mod idle;

@@ -18,7 +18,7 @@ use pingora_core::protocols::http::v2::write_body;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::connect::{Conversation, Loss};
+use super::conversation::{Conversation, Loss};
 use super::outlet;
 use crate::call::{BodyPart, BodyStream};
 use crate::time::Duration;

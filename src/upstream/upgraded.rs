@@ -8,7 +8,7 @@ use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::attempt::Answered;
-use super::connect::Loss;
+use super::conversation::Loss;
 use super::hold::Landed;
 use crate::admission::Permit;
 use crate::answer::{Trace, Upgraded};
