@@ -1,6 +1,6 @@
 //! An answer on its way to whoever asked, and those who watch it pass.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -84,7 +84,42 @@ pub trait Observer: Send {
 
 /// What has happened to a call so far; shared by its flight and its account.
 #[derive(Debug, Clone, Default)]
-pub struct Trace(Arc<Mutex<Facts>>);
+pub struct Trace(Arc<Traced>);
+
+#[derive(Default)]
+struct Traced {
+    facts: Mutex<Facts>,
+    /// Looks where the call stands in line, once it has a place.
+    look: OnceLock<Look>,
+}
+
+type Look = Box<dyn Fn() -> Option<Outlook> + Send + Sync>;
+
+impl std::fmt::Debug for Traced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Traced").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// What a waiting call can look forward to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// Its place in the order of service, from 1.
+    pub position: u32,
+    /// How long until its turn, if everything stays as it is; `None`: nobody can tell, since the upstream is paused.
+    pub eta: Option<Duration>,
+}
+
+/// One limit and what is left of it, as clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How much one period allows.
+    pub limit: u64,
+    /// How much could be used at once.
+    pub left: u64,
+    /// Until all of it is there again.
+    pub reset: Duration,
+}
 
 /// The facts of a [`Trace`].
 #[derive(Debug, Clone, Default)]
@@ -105,18 +140,33 @@ pub struct Facts {
     pub upstream_ended: Option<Instant>,
     /// The tokens the provider reported.
     pub usage: Option<Usage>,
+    /// Requests of the client's scope when the last permit was granted, and tokens.
+    pub requests: Option<Standing>,
+    /// Tokens of the same.
+    pub tokens: Option<Standing>,
 }
 
 impl Trace {
     /// The facts as they stand.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        self.0.lock().clone()
+        self.0.facts.lock().clone()
     }
 
     /// Notes a fact.
     pub fn note(&self, note: impl FnOnce(&mut Facts)) {
-        note(&mut self.0.lock());
+        note(&mut self.0.facts.lock());
+    }
+
+    /// Says how to look where the call stands in line. Once for a call: it has one place.
+    pub fn watch(&self, look: impl Fn() -> Option<Outlook> + Send + Sync + 'static) {
+        self.0.look.get_or_init(|| Box::new(look));
+    }
+
+    /// Where the call stands in line; `None` when it is in none.
+    #[must_use]
+    pub fn outlook(&self) -> Option<Outlook> {
+        self.0.look.get().and_then(|look| look())
     }
 }
 

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use tokio::sync::mpsc;
 
-use crate::ids::CallId;
+use crate::ids::{CallId, ClientId, KeyId};
 use crate::openai::Route;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::units::Priority;
 
 /// One request of a client, understood as far as order and recovery need it.
@@ -16,6 +16,10 @@ use crate::units::Priority;
 pub struct Call {
     /// Names it in headers and logs.
     pub id: CallId,
+    /// Who calls.
+    pub client: ClientId,
+    /// The key in its own Authorization, which goes through where the upstream has none of ours.
+    pub key: KeyId,
     /// Its method.
     pub method: Method,
     /// Its target on the client port, path and query as they came.
@@ -32,6 +36,8 @@ pub struct Call {
     pub stream: bool,
     /// How many answers it asks for in one (`n`).
     pub choices: u64,
+    /// The most tokens one answer may have, if it says.
+    pub max_tokens: Option<u64>,
     /// Whether it asks for a usage chunk at the end of its stream.
     pub include_usage: bool,
     /// The model it names.
@@ -42,6 +48,8 @@ pub struct Call {
     pub received: Instant,
     /// When it has waited long enough.
     pub deadline: Instant,
+    /// How long its client waits for the next byte before it gives up, if it says.
+    pub read_timeout: Option<Duration>,
 }
 
 impl Call {

@@ -27,6 +27,27 @@ impl fmt::Display for KeyId {
     }
 }
 
+/// Who calls. Cheap to clone, safe to log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClientId {
+    /// Nobody is told apart: our key goes upstream, and no clients are configured.
+    Everybody,
+    /// One of `[[clients]]`, or whom a trusted gateway names: its name.
+    Named(Arc<str>),
+    /// Whoever has this key, which goes through to the provider.
+    Key(KeyId),
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => f.write_str("-"),
+            Self::Named(name) => f.write_str(name),
+            Self::Key(key) => write!(f, "key-{key}"),
+        }
+    }
+}
+
 /// One key of one upstream: what has an allowance of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LaneId {

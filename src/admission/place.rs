@@ -6,6 +6,8 @@ use tokio::sync::oneshot;
 
 use super::line::{Told, Waiting};
 use super::{Permit, Refusal, Shared};
+use crate::answer::Outlook;
+use crate::ids::{CallId, ClientId, KeyId};
 use crate::time::{self, Instant};
 use crate::units::Priority;
 
@@ -15,16 +17,42 @@ const FAILURES_FORGIVEN: u32 = 3;
 /// What a call asks for.
 #[derive(Debug, Clone)]
 pub struct Demand {
+    /// The call, as operators see it.
+    pub id: CallId,
+    /// Whose it is.
+    pub client: ClientId,
+    /// The key in its own Authorization: the lane of an upstream without a key of ours.
+    pub key: KeyId,
     /// Its class.
     pub priority: Priority,
     /// The model it names; chooses the upstream.
     pub model: Option<Arc<str>>,
     /// Bytes its body holds while it waits.
     pub bytes: u64,
+    /// The tokens it is expected to use at the most, prompt and answer together: reserved, and settled by its usage.
+    pub tokens: u64,
     /// When waiting is over.
     pub deadline: Instant,
     /// A request that the provider does not count: it takes no permit.
     pub exempt: bool,
+}
+
+impl Demand {
+    /// What everybody's call asks for that names no model and may wait until `deadline`.
+    #[must_use]
+    pub fn new(priority: Priority, deadline: Instant) -> Self {
+        Self {
+            id: CallId::random(),
+            client: ClientId::Everybody,
+            key: KeyId::PASS_THROUGH,
+            priority,
+            model: None,
+            bytes: 0,
+            tokens: 0,
+            deadline,
+            exempt: false,
+        }
+    }
 }
 
 /// A call's place in the order of arrival.
@@ -63,7 +91,12 @@ impl Place {
         };
         let waited = came.elapsed();
         self.admitted = true;
-        told.unwrap_or(Err(Refusal::QueueTimeout(waited))).map(|permit| permit.after(waited))
+        told.unwrap_or(Err(Refusal::QueueTimeout { waited, turn: None })).map(|permit| permit.after(waited))
+    }
+
+    /// Looks where the call stands, from anywhere and for as long as it likes; `None` while it is not in line.
+    pub fn outlook(&self) -> impl Fn() -> Option<Outlook> + Send + Sync + 'static {
+        || None
     }
 
     /// An attempt has failed and another one will follow.

@@ -153,10 +153,10 @@ impl State {
     pub(super) fn room_for(&self, bytes: u64) -> Result<(), Refusal> {
         let waiting: u32 = self.waiting.iter().sum();
         if usize::try_from(waiting).unwrap_or(usize::MAX) >= self.bounds.queue_max {
-            return Err(Refusal::QueueFull(Full::Calls(self.bounds.queue_max)));
+            return Err(full(Full::Calls(self.bounds.queue_max)));
         }
         if self.bytes.saturating_add(bytes) > self.bounds.queue_bytes_max {
-            return Err(Refusal::QueueFull(Full::Bytes(self.bounds.queue_bytes_max)));
+            return Err(full(Full::Bytes(self.bounds.queue_bytes_max)));
         }
         Ok(())
     }
@@ -292,6 +292,10 @@ fn fullest(lanes: &mut [Lane], keys: &[usize], now: Instant) -> Option<usize> {
             Some(_) | None => Some((key, share)),
         })
         .map(|(key, _)| key)
+}
+
+fn full(full: Full) -> Refusal {
+    Refusal::QueueFull { full, retry_after: crate::time::Duration::from_secs(10) }
 }
 
 fn no_upstream(model: Option<&str>) -> Refusal {

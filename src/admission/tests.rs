@@ -30,12 +30,13 @@ pub(super) fn quota(requests: u32, concurrency: u32) -> Quota {
         concurrency: NonZeroU32::new(concurrency),
         slot_release_delay: Duration::from_millis(50),
         slot_release_delay_aborted: Duration::from_secs(2),
+        ..Quota::default()
     }
 }
 
 pub(super) fn way(upstream: &str, keys: &[&str], quota: Quota) -> Way {
     let keys = keys.iter().map(|key| KeyId::of(key)).collect();
-    Way { upstream: upstream.into(), serves: Arc::new(|_| true), keys, quota }
+    Way { upstream: upstream.into(), serves: Arc::new(|_| true), keys, quota, scope: Scope::Key, passes_keys: false }
 }
 
 /// Admission whose timer runs.
@@ -51,7 +52,7 @@ pub(super) fn one(quota: Quota) -> Admission {
 
 pub(super) fn demand(priority: Priority) -> Demand {
     let deadline = time::now() + Duration::from_secs(36_000_000);
-    Demand { priority, model: None, bytes: 0, deadline, exempt: false }
+    Demand::new(priority, deadline)
 }
 
 /// Sends the permit's request at once and lets its exchange end.
@@ -72,6 +73,10 @@ async fn wait_for(admission: &Admission, waiting: usize) {
     while admission.snapshot().waiting.iter().sum::<u32>() != u32::try_from(waiting).unwrap() {
         tokio::task::yield_now().await;
     }
+}
+
+fn full(full: Full) -> Refusal {
+    Refusal::QueueFull { full, retry_after: Duration::from_secs(10) }
 }
 
 fn used(admission: &Admission) -> u32 {
@@ -172,7 +177,7 @@ async fn who_waits_until_the_deadline_is_told_so_and_has_spent_nothing() {
     let mut late = demand(Priority::Normal);
     late.deadline = time::now() + Duration::from_secs(3);
     let refusal = admission.place(late).permit().await.unwrap_err();
-    assert_eq!(refusal, Refusal::QueueTimeout(Duration::from_secs(3)));
+    assert_eq!(refusal, Refusal::QueueTimeout { waited: Duration::from_secs(3), turn: None });
     assert_eq!((used(&admission), admission.snapshot().waiting), (1, [0; 3]));
 }
 
@@ -187,10 +192,10 @@ async fn a_full_queue_refuses_the_next_by_number_and_by_bytes() {
     };
     let _first = ask(600);
     wait_for(&admission, 1).await;
-    assert_eq!(ask(401).await.unwrap(), Err(Refusal::QueueFull(Full::Bytes(1_000))));
+    assert_eq!(ask(401).await.unwrap(), Err(full(Full::Bytes(1_000))));
     let _second = ask(400);
     wait_for(&admission, 2).await;
-    assert_eq!(ask(0).await.unwrap(), Err(Refusal::QueueFull(Full::Calls(2))));
+    assert_eq!(ask(0).await.unwrap(), Err(full(Full::Calls(2))));
 }
 
 #[tokio::test(start_paused = true)]

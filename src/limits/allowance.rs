@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use super::settings::Limits;
 use super::{Pace, Ready, Slots, Window};
 use crate::time::{Duration, Instant};
 
@@ -16,12 +17,41 @@ pub struct Quota {
     pub window_margin: Duration,
     /// How many permits may leave at once after idling.
     pub burst: NonZeroU32,
+    /// How many tokens in one window; `None`: no limit.
+    pub tokens: Option<NonZeroU32>,
+    /// How many requests in a rolling 24 hours; `None`: no limit.
+    pub requests_per_day: Option<NonZeroU32>,
     /// How many exchanges at once; `None`: no limit.
     pub concurrency: Option<NonZeroU32>,
+    /// Slots that only a class may use (`Priority as usize`).
+    pub concurrency_reserved: [u32; 3],
     /// How long a slot cools after an exchange that ended by itself.
     pub slot_release_delay: Duration,
     /// How long a slot cools after an exchange that was cut.
     pub slot_release_delay_aborted: Duration,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self::from(&Limits::default())
+    }
+}
+
+impl From<&Limits> for Quota {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            requests: limits.requests_per_minute,
+            window: limits.window,
+            window_margin: limits.window_margin,
+            burst: limits.burst,
+            tokens: limits.tokens_per_minute,
+            requests_per_day: limits.requests_per_day,
+            concurrency: limits.concurrency,
+            concurrency_reserved: limits.concurrency_reserved,
+            slot_release_delay: limits.slot_release_delay,
+            slot_release_delay_aborted: limits.slot_release_delay_aborted,
+        }
+    }
 }
 
 impl Quota {

@@ -21,6 +21,32 @@ pub use window::Window;
 
 use crate::time::Instant;
 
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// Requests in one window.
+    Requests,
+    /// Tokens in one window, prompt and completion together.
+    Tokens,
+    /// Requests in a rolling 24 hours.
+    RequestsPerDay,
+    /// Exchanges at a time.
+    Concurrency,
+}
+
+impl Dimension {
+    /// The setting that limits it, as in `[upstreams.limits]` and `clients.limits`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests_per_minute",
+            Self::Tokens => "tokens_per_minute",
+            Self::RequestsPerDay => "requests_per_day",
+            Self::Concurrency => "concurrency",
+        }
+    }
+}
+
 /// When something can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {

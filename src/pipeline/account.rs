@@ -182,8 +182,10 @@ impl Open {
 
 fn outcome_of(failure: &Failure) -> Outcome {
     match failure {
-        Failure::Refused(Refusal::QueueFull(_)) => Outcome::QueueFull,
-        Failure::Refused(Refusal::QueueTimeout(_)) => Outcome::QueueTimeout,
+        Failure::Refused(Refusal::QueueFull { .. }) => Outcome::QueueFull,
+        Failure::Refused(Refusal::QueueTimeout { .. }) => Outcome::QueueTimeout,
+        Failure::Refused(Refusal::DeadlineUnreachable { .. }) => Outcome::DeadlineUnreachable,
+        Failure::Refused(Refusal::LimitExceeded { .. }) => Outcome::RateLimitExceeded,
         Failure::Refused(Refusal::NoUpstream { .. }) => Outcome::BadRequest,
         Failure::Refused(Refusal::ShuttingDown) => Outcome::ShuttingDown,
         Failure::Disconnected { .. } => Outcome::UpstreamDisconnected,

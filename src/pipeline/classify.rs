@@ -5,7 +5,7 @@ use http::{HeaderMap, Method};
 use super::Rules;
 use crate::call::{Call, CallBody, Upgrade};
 use crate::headers;
-use crate::ids::CallId;
+use crate::ids::{CallId, ClientId, KeyId};
 use crate::openai::{Route, ServiceTier, Sniff};
 use crate::time::{self, Duration, Instant};
 use crate::units::Priority;
@@ -61,6 +61,8 @@ impl Incoming {
         headers::strip_hop_by_hop(&mut headers);
         Ok(Call {
             id,
+            client: ClientId::Everybody,
+            key: KeyId::PASS_THROUGH,
             method,
             target,
             headers,
@@ -69,12 +71,14 @@ impl Incoming {
             route,
             stream: sniff.stream,
             choices: sniff.n.unwrap_or(1),
+            max_tokens: sniff.max_tokens,
             include_usage: sniff.include_usage,
             // A name no provider has: it would only be carried around.
             model: sniff.model.filter(|model| model.len() <= MODEL_MAX).map(Into::into),
             priority,
             received,
             deadline: deadline.max(time::now()),
+            read_timeout: None,
         })
     }
 }

@@ -70,6 +70,7 @@ impl Pipeline {
         let Shared { admission, upstreams, metrics, .. } = &*self.0;
         let account = Account::open(&call, trace.clone(), Arc::clone(metrics));
         let place = admission.place(self.demand(&call));
+        trace.watch(place.outlook());
         match upstreams.exchange(call, place, trace).await {
             Ok(answer) => {
                 let account = account.answered(answer.head.status);
@@ -96,6 +97,10 @@ impl Pipeline {
     fn demand(&self, call: &Call) -> Demand {
         let (path, _) = call.target.split_once('?').unwrap_or((&call.target, ""));
         Demand {
+            id: call.id,
+            client: call.client.clone(),
+            key: call.key,
+            tokens: 0,
             priority: call.priority,
             model: call.model.clone(),
             bytes: call.body.bytes_held(),

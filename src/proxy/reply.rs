@@ -119,16 +119,25 @@ fn reply_to_failure(failure: &Failure) -> Reply {
 fn reply_to_refusal(refusal: &Refusal) -> Reply {
     let too_many = |code, message| Reply::new(StatusCode::TOO_MANY_REQUESTS, "requests", code, message);
     match refusal {
-        Refusal::QueueFull(full) => {
+        Refusal::QueueFull { full, retry_after } => {
             let message = match full {
                 Full::Calls(max) => format!("{max} calls wait already (admission.queue_max)"),
                 Full::Bytes(max) => {
                     format!("the calls that wait hold {} already (admission.queue_bytes_max)", format_size(*max))
                 }
+                Full::Keys(max) => format!("{max} keys of clients are in use already, and each has an allowance"),
             };
-            too_many("queue_full", message).retry_after(Duration::from_secs(10))
+            too_many("queue_full", message).retry_after(*retry_after)
         }
-        Refusal::QueueTimeout(waited) => {
+        Refusal::DeadlineUnreachable { turn, left } => {
+            let message = format!("its turn is expected in {turn:?}, but it can wait for {left:?} only");
+            too_many("deadline_unreachable", message).retry_after(turn.unwrap_or(RETRY_AFTER_MAX))
+        }
+        Refusal::LimitExceeded { dimension, limit, retry_after } => {
+            let message = format!("over this client's own {} ({limit})", dimension.as_str());
+            too_many("rate_limit_exceeded", message).retry_after(retry_after.unwrap_or(Duration::from_secs(1)))
+        }
+        Refusal::QueueTimeout { waited, .. } => {
             let message = format!(
                 "waited {} for its turn; allow more time (x-tidegate-deadline-ms, admission.wait_max) or send less",
                 format_duration(Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)))

@@ -93,15 +93,9 @@ impl Target {
             upstream: Arc::clone(&self.name),
             serves: Arc::new(move |model| serves.model(model)),
             keys: self.key_ids(),
-            quota: Quota {
-                requests: limits.requests_per_minute,
-                window: limits.window,
-                window_margin: limits.window_margin,
-                burst: limits.burst,
-                concurrency: limits.concurrency,
-                slot_release_delay: limits.slot_release_delay,
-                slot_release_delay_aborted: limits.slot_release_delay_aborted,
-            },
+            quota: Quota::from(limits),
+            scope: limits.scope,
+            passes_keys: self.keys.is_empty(),
         }
     }
 

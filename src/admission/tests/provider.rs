@@ -60,6 +60,7 @@ fn any_quota() -> impl Strategy<Value = Quota> {
             concurrency: NonZeroU32::new(concurrency),
             slot_release_delay: Duration::from_millis(50),
             slot_release_delay_aborted: Duration::from_millis(2_000),
+            ..Quota::default()
         },
     )
 }

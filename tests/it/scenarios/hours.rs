@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tidegate::admission::{Admission, Bounds, Demand, Permit, Place, Way};
 use tidegate::ids::KeyId;
 use tidegate::limits::Quota;
+use tidegate::limits::settings::Scope;
 use tidegate::sim::Limits;
 use tidegate::sim::judge::{Judge, Ruling};
 use tidegate::sim::swarm::Percentiles;
@@ -59,8 +60,16 @@ impl World {
             concurrency: NonZeroU32::new(slots),
             slot_release_delay: Duration::from_millis(50),
             slot_release_delay_aborted: Duration::from_secs(2),
+            ..Quota::default()
         };
-        let way = Way { upstream: "p".into(), serves: Arc::new(|_| true), keys: vec![KeyId::PASS_THROUGH], quota };
+        let way = Way {
+            upstream: "p".into(),
+            serves: Arc::new(|_| true),
+            keys: vec![KeyId::PASS_THROUGH],
+            quota,
+            scope: Scope::Upstream,
+            passes_keys: true,
+        };
         let bounds = Bounds { queue_max: 100, queue_bytes_max: 0, floors: [0.0, 0.10, 0.05] };
         let limits = Limits { requests: Some(requests), concurrency: Some(slots), tokens: None, window };
         Arc::new(Self {
@@ -80,7 +89,7 @@ impl World {
 
     fn place(&self, priority: Priority) -> Place {
         let deadline = self.end + self.setting.window;
-        self.admission.place(Demand { priority, model: None, bytes: 0, deadline, exempt: false })
+        self.admission.place(Demand::new(priority, deadline))
     }
 
     async fn exchange(&self, mut permit: Permit) {
