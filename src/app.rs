@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 
-use crate::admission::{Admission, Bounds as QueueBounds};
+use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota};
 use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
 use crate::memory::Memory;
@@ -168,7 +168,8 @@ impl App {
         let memory = Memory::new(settings.server.memory_max);
         let config = upstream_config(&settings);
         let upstreams = Upstreams::new(&config, flights.clone(), Arc::clone(&metrics), memory.clone())?;
-        let admission = Admission::new(upstreams.ways(), queue_bounds(&settings));
+        let admission = Admission::new(Vec::new(), queue_bounds(&settings));
+        admission.reconfigure(upstreams.ways(), client_quotas(&settings), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
         let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), Bounds::from(&settings.server));
         show_usage_at_scrapes(&metrics, &pipeline, &upstreams, &memory);
@@ -256,7 +257,7 @@ impl App {
     fn apply(&self, new: Settings) -> Result<(), ReloadError> {
         let Shared { admission, upstreams, pipeline, proxy, memory, .. } = &*self.0;
         upstreams.reconfigure(&upstream_config(&new))?;
-        admission.reconfigure(upstreams.ways(), queue_bounds(&new));
+        admission.reconfigure(upstreams.ways(), client_quotas(&new), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
         proxy.reconfigure(Bounds::from(&new.server));
         memory.set_max(new.server.memory_max);
@@ -311,6 +312,10 @@ fn upstream_config(settings: &Settings) -> Config<'_> {
 fn queue_bounds(settings: &Settings) -> QueueBounds {
     let admission = &settings.admission;
     QueueBounds { queue_max: admission.queue_max, queue_bytes_max: admission.queue_bytes_max, floors: admission.floors }
+}
+
+fn client_quotas(settings: &Settings) -> Vec<ClientQuota> {
+    settings.clients.iter().map(ClientQuota::from).collect()
 }
 
 fn rules(settings: &Settings) -> Rules {

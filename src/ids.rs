@@ -11,6 +11,9 @@ impl KeyId {
     /// No key of ours: the client's Authorization goes through.
     pub const PASS_THROUGH: Self = Self(0);
 
+    /// All keys of an upstream, where they share one allowance.
+    pub const ALL: Self = Self(u64::MAX);
+
     /// The id of a key.
     #[must_use]
     pub fn of(key: &str) -> Self {

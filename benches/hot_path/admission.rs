@@ -25,7 +25,7 @@ fn quota(concurrency: u32) -> Quota {
         requests: NonZeroU32::new(1_000_000_000),
         window: Duration::from_secs(1),
         window_margin: Duration::from_millis(10),
-        burst: NonZeroU32::new(1_000_000).unwrap(),
+        burst: NonZeroU32::new(1_000_000),
         concurrency: NonZeroU32::new(concurrency),
         slot_release_delay: Duration::ZERO,
         slot_release_delay_aborted: Duration::ZERO,

@@ -1,11 +1,17 @@
-//! The calls that wait for the same lanes.
+//! The calls that wait for the same lanes: by class, in it by client, and of a client by arrival.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::clients::ClientNumber;
+use super::fair::Tag;
+use super::ranked::Ranked;
 use super::{Permit, Refusal};
+use crate::ids::{CallId, KeyId};
+use crate::limits::Taken;
+use crate::time::Instant;
 use crate::units::Priority;
 
 /// What a waiting call is told: its permit, or why there will be none.
@@ -14,17 +20,59 @@ pub(super) type Told = Result<Permit, Refusal>;
 /// A call in line.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    pub(super) id: CallId,
+    pub(super) key: KeyId,
     pub(super) model: Option<Arc<str>>,
     pub(super) bytes: u64,
+    pub(super) tokens: u64,
+    pub(super) since: Instant,
+    pub(super) deadline: Instant,
+    /// What it has reserved of its client's own limits already, where those refuse at once.
+    pub(super) own: Option<Taken>,
     pub(super) tell: oneshot::Sender<Told>,
 }
 
-/// Calls that wait for the same lanes, by class and arrival.
+/// Whose turn it is: the smallest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    pub(super) tag: Tag,
+    /// When the first call of the client came, which goes next.
+    pub(super) arrival: u64,
+    pub(super) client: ClientNumber,
+}
+
+/// What became of a client's calls by taking one out.
+#[derive(Debug)]
+pub(super) struct Removed {
+    pub(super) waiting: Waiting,
+    /// None of its calls is left here.
+    pub(super) was_last: bool,
+}
+
+/// Calls that wait for the same lanes.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// Indexes of the lanes that can serve them, preferred first.
+    /// The lanes that can serve them, preferred first.
     pub(super) lanes: Vec<usize>,
-    classes: [BTreeMap<u64, Waiting>; 3],
+    classes: [Class; 3],
+}
+
+/// Those of one class.
+#[derive(Debug, Default)]
+pub(super) struct Class {
+    /// The clients whose turn can come, in order.
+    turns: BTreeSet<Turn>,
+    queues: HashMap<ClientNumber, Queue>,
+    /// How many calls wait.
+    len: u32,
+}
+
+/// Those of one client.
+#[derive(Debug, Default)]
+struct Queue {
+    calls: Ranked<Waiting>,
+    /// `None`: it stands aside.
+    turn: Option<Turn>,
 }
 
 impl Line {
@@ -32,24 +80,109 @@ impl Line {
         Self { lanes, classes: Default::default() }
     }
 
-    pub(super) fn insert(&mut self, class: Priority, arrival: u64, waiting: Waiting) {
-        self.classes[class as usize].insert(arrival, waiting);
+    /// The lane whose virtual time orders the clients.
+    pub(super) fn domain(&self) -> usize {
+        self.lanes.first().copied().unwrap_or_default()
     }
 
-    pub(super) fn remove(&mut self, class: Priority, arrival: u64) -> Option<Waiting> {
-        self.classes[class as usize].remove(&arrival)
+    pub(super) fn is_empty(&self) -> bool {
+        self.classes.iter().all(|class| class.len == 0)
     }
 
-    /// When the first of a class came.
-    pub(super) fn first(&self, class: Priority) -> Option<u64> {
-        self.classes[class as usize].keys().next().copied()
+    pub(super) fn class(&self, class: Priority) -> &Class {
+        &self.classes[class as usize]
+    }
+
+    pub(super) fn class_mut(&mut self, class: Priority) -> &mut Class {
+        &mut self.classes[class as usize]
     }
 
     /// Everybody who waits.
-    pub(super) fn into_waiting(self) -> impl Iterator<Item = (Priority, u64, Waiting)> {
-        Priority::ALL
-            .into_iter()
-            .zip(self.classes)
-            .flat_map(|(class, waiting)| waiting.into_iter().map(move |(arrival, waiting)| (class, arrival, waiting)))
+    pub(super) fn into_waiting(self) -> impl Iterator<Item = (Priority, ClientNumber, u64, Waiting)> {
+        Priority::ALL.into_iter().zip(self.classes).flat_map(|(class, queues)| {
+            queues.queues.into_iter().flat_map(move |(client, queue)| {
+                queue.calls.into_iter().map(move |(arrival, waiting)| (class, client, arrival, waiting))
+            })
+        })
+    }
+}
+
+impl Class {
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whose turn it is.
+    pub(super) fn first(&self) -> Option<Turn> {
+        self.turns.first().copied()
+    }
+
+    /// The clients whose turn can come, in order.
+    pub(super) fn turns(&self) -> impl Iterator<Item = &Turn> {
+        self.turns.iter()
+    }
+
+    /// The clients that have calls here, and whether they stand aside.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (ClientNumber, bool)> {
+        self.queues.iter().map(|(client, queue)| (*client, queue.turn.is_none()))
+    }
+
+    /// How many calls of a client wait.
+    pub(super) fn len_of(&self, client: ClientNumber) -> usize {
+        self.queues.get(&client).map_or(0, |queue| queue.calls.len())
+    }
+
+    /// The call of a client before which `index` others of its are.
+    pub(super) fn nth(&self, client: ClientNumber, index: usize) -> Option<(u64, &Waiting)> {
+        self.queues.get(&client)?.calls.nth(index)
+    }
+
+    /// How many calls of a client came before `arrival`.
+    pub(super) fn rank(&self, client: ClientNumber, arrival: u64) -> usize {
+        self.queues.get(&client).map_or(0, |queue| queue.calls.rank(arrival))
+    }
+
+    /// Lets a call line up. `tag`: when the client's turn is due, where it has none here yet; `None`: it stands aside.
+    /// Says whether it is the first of its client here.
+    pub(super) fn insert(&mut self, client: ClientNumber, arrival: u64, waiting: Waiting, tag: Option<Tag>) -> bool {
+        self.len += 1;
+        let queue = self.queues.entry(client).or_default();
+        let is_first = queue.calls.len() == 0;
+        queue.calls.insert(arrival, waiting);
+        let due = if is_first { tag } else { queue.turn.map(|turn| turn.tag) };
+        self.reorder(client, due);
+        is_first
+    }
+
+    /// Takes a call out, if it is still here.
+    pub(super) fn remove(&mut self, client: ClientNumber, arrival: u64) -> Option<Removed> {
+        let queue = self.queues.get_mut(&client)?;
+        let waiting = queue.calls.remove(arrival)?;
+        self.len -= 1;
+        let (was_last, tag) = (queue.calls.len() == 0, queue.turn.map(|turn| turn.tag));
+        self.reorder(client, tag);
+        if was_last {
+            self.queues.remove(&client);
+        }
+        Some(Removed { waiting, was_last })
+    }
+
+    /// Says when a client's turn is due now; `None`: it stands aside.
+    pub(super) fn reorder(&mut self, client: ClientNumber, tag: Option<Tag>) {
+        let Some(queue) = self.queues.get_mut(&client) else { return };
+        let first = queue.calls.first().map(|(arrival, _)| arrival);
+        let turn = tag.zip(first).map(|(tag, arrival)| Turn { tag, arrival, client });
+        if queue.turn == turn {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut queue.turn, turn) {
+            self.turns.remove(&old);
+        }
+        self.turns.extend(turn);
+    }
+
+    /// Whether a client stands aside here.
+    pub(super) fn is_parked(&self, client: ClientNumber) -> bool {
+        self.queues.get(&client).is_some_and(|queue| queue.turn.is_none())
     }
 }

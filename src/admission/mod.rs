@@ -1,23 +1,41 @@
 //! Who goes next.
 //!
-//! One decision over all lanes (a lane is one key of one upstream with its [`Allowance`](crate::limits::Allowance)), under one short lock. A call
-//! that finds nobody waiting takes its permit without a task switch; else it stands in line by class and arrival, and
-//! the winner is chosen when a permit exists, never before (*late binding*).
+//! One decision over everything that counts, under one short lock: the limits of a *lane* (one key of one upstream, with
+//! its [`Allowance`](crate::limits::Allowance)) and the client's own, all or nothing. A call that finds nobody waiting
+//! takes its permit without a task switch; else it stands in line, and the winner is chosen when a permit exists, never
+//! before (*late binding*):
 //!
-//! Invariants: a refused or abandoned call spends nothing; a permit whose call has gone serves the next; inside a class
-//! first come is first served; no waiting class gets less than its floor; the cost of a decision does not depend on how
-//! many wait. This room never speaks to an upstream and knows no transport.
+//! - between classes by strict order and floors (`floors`),
+//! - between the clients of a class by weighted fair sharing (`fair`),
+//! - between the calls of a client by arrival (`ranked`).
+//!
+//! The same three tell each call its position, and its lane tells when that many permits will have existed (`outlook`);
+//! so a call whose turn cannot come in time is refused when it comes, and not when it has waited.
+//!
+//! Invariants: a refused or abandoned call spends nothing; a permit whose call has gone serves the next; no waiting class
+//! gets less than its floor; the cost of a decision does not depend on how many wait. This room never speaks to an
+//! upstream and knows no transport.
 
+mod clients;
+mod dispatch;
+mod fair;
 mod floors;
+mod lane;
 mod line;
+mod listing;
+mod outlook;
 mod permit;
 mod place;
+mod ranked;
 mod refusal;
 pub mod settings;
+mod standing;
 mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod timers;
+mod ways;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +43,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use self::clients::ClientQuota;
 pub use self::permit::Permit;
 pub use self::place::{Demand, Place};
 pub use self::refusal::{Full, Refusal};
@@ -86,7 +105,7 @@ struct Shared {
 }
 
 impl Admission {
-    /// Admission to `ways`, preferred in their order.
+    /// Admission to `ways`, preferred in their order, for anybody.
     #[must_use]
     pub fn new(ways: Vec<Way>, bounds: Bounds) -> Self {
         let admission = Self(Arc::new(Shared {
@@ -94,14 +113,14 @@ impl Admission {
             sooner: Notify::new(),
             arrivals: AtomicU64::new(0),
         }));
-        admission.reconfigure(ways, bounds);
+        admission.reconfigure(ways, Vec::new(), bounds);
         admission
     }
 
-    /// Other ways or limits from the next decision on. Nothing that waits is lost and what was spent stays spent; who
-    /// waits for a model that nobody serves any more is refused.
-    pub fn reconfigure(&self, ways: Vec<Way>, bounds: Bounds) {
-        self.0.with(|state, now| state.reconfigure(now, ways, bounds));
+    /// Other ways, clients or limits from the next decision on. Nothing that waits is lost and what was spent stays
+    /// spent; who waits for a model that nobody serves any more is refused.
+    pub fn reconfigure(&self, ways: Vec<Way>, clients: Vec<ClientQuota>, bounds: Bounds) {
+        self.0.with(|state, now| state.reconfigure(&self.0, now, ways, clients, bounds));
     }
 
     /// A place for a call that is to go upstream. It costs nothing and is not yet in line.
@@ -112,7 +131,7 @@ impl Admission {
 
     /// Refuses everybody who waits and everybody who comes ([`Refusal::ShuttingDown`]).
     pub fn close(&self) {
-        self.0.with(|state, _| state.close());
+        self.0.with(|state, now| state.close(now));
     }
 
     /// What waits and what is used.
@@ -124,27 +143,25 @@ impl Admission {
     /// Who waits, in the order of service, `most` of them at the most.
     #[must_use]
     pub fn queue(&self, most: usize) -> Queue {
-        let _ = most;
-        Queue::default()
+        self.0.state.lock().queue(time::now(), most)
     }
 
-    /// Whom we know, and what each waits for and uses.
+    /// Whom we know, by name, and what each waits for and uses.
     #[must_use]
     pub fn clients(&self) -> Vec<ClientStatus> {
-        Vec::new()
+        self.0.state.lock().clients.status(time::now())
     }
 
     /// The lanes in use by the present settings.
     #[must_use]
     pub fn lanes(&self) -> Vec<LaneStatus> {
-        Vec::new()
+        self.0.state.lock().lanes_status(time::now())
     }
 
     /// Pauses an upstream, or lets it go on: while it is paused its calls wait, and what runs ends. Says whether there
     /// is such an upstream.
     pub fn pause(&self, upstream: &str, paused: bool) -> bool {
-        let _ = (upstream, paused);
-        false
+        self.0.with(|state, now| state.pause(&self.0, now, upstream, paused))
     }
 
     /// The timer: grants when a limit lets the next one go. It runs for ever, as one task of the process; dropping it
@@ -153,9 +170,9 @@ impl Admission {
         loop {
             let next = {
                 let mut state = self.0.state.lock();
-                let next = state.dispatch(&self.0, time::now());
-                state.armed = next;
-                next
+                state.dispatch_due(&self.0, time::now());
+                state.armed = state.timers.first();
+                state.armed
             };
             tokio::select! {
                 () = sleep_until(next) => {}
@@ -166,12 +183,12 @@ impl Admission {
 }
 
 impl Shared {
-    /// Changes the state, then grants what can be granted.
-    fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> T) -> T {
+    /// Changes the state; the timer is told if something could be granted sooner than it will wake.
+    fn with<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
         let mut state = self.state.lock();
         let now = time::now();
         let result = change(&mut state, now);
-        if let Some(next) = state.dispatch(self, now)
+        if let Some(next) = state.timers.first()
             && state.armed.is_none_or(|armed| next < armed)
         {
             state.armed = Some(next);

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::Shared;
+use super::clients::ClientNumber;
+use crate::answer::Standing;
 use crate::ids::LaneId;
-use crate::time::{Duration, Instant};
+use crate::limits::Taken;
+use crate::time::{self, Duration, Instant};
 
 /// How far the request of a permit has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,28 +20,39 @@ enum Stage {
     Written,
 }
 
-/// The right to send one request on one lane now. It holds a request of the window and a slot, and gives back by itself
-/// what can be given back when it is dropped:
+/// What a permit holds, of a lane and of its client's own limits.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) lane: usize,
+    pub(super) client: ClientNumber,
+    pub(super) taken: Taken,
+    /// Of the client's own limits, if it has any.
+    pub(super) own: Option<Taken>,
+}
+
+/// The right to send one request on one lane now. It holds a request of the window and of the day, its tokens and a slot,
+/// the same of its client's own limits, and gives back by itself what can be given back when it is dropped:
 ///
-/// - before [`Permit::writing`]: it serves the next call in line, or everything returns;
+/// - before [`Permit::writing`]: everything returns, and the next call in line goes;
 /// - before [`Permit::ended`]: the request counts from now at the latest, and the slot cools as after an abort.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped serves somebody else"]
 pub struct Permit {
-    /// The lane it counts in; `None` for a route that the provider does not count.
-    held: Option<(Arc<Shared>, usize)>,
+    shared: Arc<Shared>,
+    /// `None` for a route that the provider does not count.
+    held: Option<Held>,
     lane: LaneId,
     stage: Stage,
     waited: Duration,
 }
 
 impl Permit {
-    pub(super) fn new(shared: &Arc<Shared>, index: usize, lane: LaneId) -> Self {
-        Self { held: Some((Arc::clone(shared), index)), lane, stage: Stage::Unused, waited: Duration::ZERO }
+    pub(super) fn new(shared: &Arc<Shared>, lane: LaneId, held: Held) -> Self {
+        Self { shared: Arc::clone(shared), held: Some(held), lane, stage: Stage::Unused, waited: Duration::ZERO }
     }
 
-    pub(super) fn exempt(lane: LaneId) -> Self {
-        Self { held: None, lane, stage: Stage::Unused, waited: Duration::ZERO }
+    pub(super) fn exempt(shared: &Arc<Shared>, lane: LaneId) -> Self {
+        Self { shared: Arc::clone(shared), held: None, lane, stage: Stage::Unused, waited: Duration::ZERO }
     }
 
     pub(super) fn after(mut self, waited: Duration) -> Self {
@@ -46,9 +60,16 @@ impl Permit {
         self
     }
 
-    /// Forgets the permit without giving anything back: its caller takes the balance over.
-    pub(super) fn defuse(mut self) {
-        self.held = None;
+    /// It holds this part of its client's own limits, too.
+    pub(super) fn hold_own(&mut self, own: Option<Taken>) {
+        if let (Some(held), Some(own)) = (&mut self.held, own) {
+            held.own = Some(own);
+        }
+    }
+
+    /// Takes out what it holds: whoever has it gives it back.
+    pub(super) fn into_held(mut self) -> Option<Held> {
+        self.held.take()
     }
 
     /// The upstream and key to use.
@@ -63,6 +84,13 @@ impl Permit {
         self.waited
     }
 
+    /// What is left of requests and of tokens: of the client's own limits, else of the lane's.
+    #[must_use]
+    pub fn standing(&self) -> (Option<Standing>, Option<Standing>) {
+        let Some(held) = &self.held else { return (None, None) };
+        self.shared.state.lock().standing(time::now(), held)
+    }
+
     /// The first byte of the request is about to leave: from now on it costs.
     pub fn writing(&mut self) {
         self.stage = Stage::Writing;
@@ -72,7 +100,20 @@ impl Permit {
     pub fn written(&mut self) {
         if self.stage != Stage::Written {
             self.stage = Stage::Written;
-            self.with(|shared, lane| shared.with(|state, now| state.lane(lane).allowance.stamp(now)));
+            if let Some(held) = &mut self.held {
+                self.shared.with(|state, now| state.stamp(&self.shared, now, held));
+            }
+        }
+    }
+
+    /// The answer says that so many tokens were used, prompt and answer together: the reservation is settled by it when
+    /// the exchange ends. Unknown usage is never given back.
+    pub fn used(&mut self, tokens: u64) {
+        if let Some(held) = &mut self.held {
+            held.taken.note_used(tokens);
+            if let Some(own) = &mut held.own {
+                own.note_used(tokens);
+            }
         }
     }
 
@@ -82,34 +123,24 @@ impl Permit {
         self.release(true);
     }
 
-    /// The answer says that so many tokens were used, prompt and answer together: the reservation is settled by it when
-    /// the exchange ends. Unknown usage is never given back.
-    pub fn used(&mut self, tokens: u64) {
-        let _ = tokens;
-    }
-
     /// The provider refuses everything until `until`. Says whether the permit has a lane that could be closed: then the
     /// next permit waits.
     pub fn close_lane(&self, until: Instant) -> bool {
-        self.with(|shared, lane| shared.with(|state, _| state.lane(lane).allowance.close_until(until)));
+        if let Some(held) = &self.held {
+            self.shared.with(|state, now| state.close_lane(&self.shared, now, held.lane, until));
+        }
         self.held.is_some()
     }
 
     /// Whether the provider had no reason to refuse this request: the lane has limits, and we keep them.
     #[must_use]
     pub fn is_within_limits(&self) -> bool {
-        self.held.as_ref().is_some_and(|(shared, lane)| shared.state.lock().lane(*lane).allowance.is_limited())
+        self.held.as_ref().is_some_and(|held| self.shared.state.lock().is_limited(held.lane))
     }
 
     fn release(&mut self, clean: bool) {
-        if let Some((shared, lane)) = self.held.take() {
-            shared.with(|state, now| state.lane(lane).allowance.release(now, clean));
-        }
-    }
-
-    fn with(&self, act: impl FnOnce(&Arc<Shared>, usize)) {
-        if let Some((shared, lane)) = &self.held {
-            act(shared, *lane);
+        if let Some(held) = self.held.take() {
+            self.shared.with(|state, now| state.release(&self.shared, now, held, clean));
         }
     }
 }
@@ -117,8 +148,8 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.stage == Stage::Unused {
-            if let Some((shared, lane)) = self.held.take() {
-                shared.with(|state, now| state.hand_over(&shared, lane, now));
+            if let Some(held) = self.held.take() {
+                self.shared.with(|state, now| state.hand_over(&self.shared, now, held));
             }
         } else if self.held.is_some() {
             self.written();

@@ -1,10 +1,11 @@
 //! A call's place: kept over its first retries, gone when it is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 
-use super::line::{Told, Waiting};
+use super::line::Told;
 use super::{Permit, Refusal, Shared};
 use crate::answer::Outlook;
 use crate::ids::{CallId, ClientId, KeyId};
@@ -60,50 +61,55 @@ impl Demand {
 pub struct Place {
     shared: Arc<Shared>,
     demand: Demand,
-    arrival: u64,
-    /// Whether a permit was granted before: then `queue_max` no longer turns it away.
+    /// Its number in the order of arrival, also for those who look where it stands.
+    arrival: Arc<AtomicU64>,
+    /// Whether it was in line before: then neither `queue_max` nor an early refusal turns it away.
     admitted: bool,
     failures: u32,
 }
 
 impl Place {
     pub(super) fn new(shared: Arc<Shared>, demand: Demand) -> Self {
-        let arrival = shared.arrive();
+        let arrival = Arc::new(AtomicU64::new(shared.arrive()));
         Self { shared, demand, arrival, admitted: false, failures: 0 }
     }
 
     /// Waits for a permit, for each attempt one. Dropping the future leaves the line at once and costs nothing.
     ///
     /// # Errors
-    /// When the call cannot wait, has waited until its deadline, or nobody serves it.
+    /// When the call cannot wait, its turn cannot come in time, it has waited until its deadline, or nobody serves it.
     pub async fn permit(&mut self) -> Result<Permit, Refusal> {
         let came = time::now();
-        let mut told = match self.ask()? {
+        let (shared, arrival) = (&self.shared, self.arrival.load(Ordering::Relaxed));
+        let asked = shared.with(|state, now| state.ask(shared, now, &self.demand, arrival, self.admitted));
+        self.admitted = true;
+        let mut told = match asked? {
             Asked::Granted(permit) => return Ok(permit),
             Asked::InLine(told) => told,
         };
-        let in_line = InLine { shared: &self.shared, class: self.demand.priority, arrival: self.arrival };
+        let in_line = InLine { shared, arrival };
         let answer = tokio::time::timeout_at(self.demand.deadline, &mut told).await;
+        let turn = if answer.is_err() { shared.outlook(arrival).and_then(|outlook| outlook.eta) } else { None };
         drop(in_line);
         let told = match answer {
             Ok(told) => told.ok(),
             Err(_elapsed) => told.try_recv().ok(), // granted at the very last moment
         };
         let waited = came.elapsed();
-        self.admitted = true;
-        told.unwrap_or(Err(Refusal::QueueTimeout { waited, turn: None })).map(|permit| permit.after(waited))
+        told.unwrap_or(Err(Refusal::QueueTimeout { waited, turn })).map(|permit| permit.after(waited))
     }
 
     /// Looks where the call stands, from anywhere and for as long as it likes; `None` while it is not in line.
     pub fn outlook(&self) -> impl Fn() -> Option<Outlook> + Send + Sync + 'static {
-        || None
+        let (shared, arrival) = (Arc::clone(&self.shared), Arc::clone(&self.arrival));
+        move || shared.outlook(arrival.load(Ordering::Relaxed))
     }
 
     /// An attempt has failed and another one will follow.
     pub fn failed(&mut self) {
         self.failures += 1;
         if self.failures > FAILURES_FORGIVEN {
-            self.arrival = self.shared.arrive();
+            self.arrival.store(self.shared.arrive(), Ordering::Relaxed);
         }
     }
 
@@ -112,47 +118,23 @@ impl Place {
     pub fn deadline(&self) -> Instant {
         self.demand.deadline
     }
-
-    /// Takes a permit if nobody waits and there is one, else stands in line. A permit that comes free in between is
-    /// granted as soon as the call is in line.
-    fn ask(&mut self) -> Result<Asked, Refusal> {
-        let Demand { priority, bytes, exempt, .. } = self.demand;
-        let model = self.demand.model.as_deref();
-        let (arrival, admitted) = (self.arrival, self.admitted);
-        let mut state = self.shared.state.lock();
-        if exempt {
-            return state.exempt(model).map(|lane| Asked::Granted(Permit::exempt(lane)));
-        }
-        let now = time::now();
-        if let Some(permit) = state.take_if_idle(&self.shared, now, model)? {
-            self.admitted = true;
-            return Ok(Asked::Granted(permit));
-        }
-        if !admitted {
-            state.room_for(bytes)?;
-        }
-        drop(state);
-        let (tell, told) = oneshot::channel();
-        let waiting = Waiting { model: self.demand.model.clone(), bytes, tell };
-        self.shared.with(|state, _| state.line_up(priority, arrival, waiting))?;
-        Ok(Asked::InLine(told))
-    }
 }
 
-enum Asked {
+/// What came of asking.
+#[derive(Debug)]
+pub(super) enum Asked {
     Granted(Permit),
     InLine(oneshot::Receiver<Told>),
 }
 
 /// A call in line; it leaves the line when dropped.
 struct InLine<'a> {
-    shared: &'a Shared,
-    class: Priority,
+    shared: &'a Arc<Shared>,
     arrival: u64,
 }
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.shared.state.lock().leave(self.class, self.arrival);
+        self.shared.with(|state, now| state.leave(self.shared, now, self.arrival));
     }
 }

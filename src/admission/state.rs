@@ -1,13 +1,24 @@
-//! All lanes, all lines, one decision.
+//! All lanes, all lines, all clients: what changes, and what follows from it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::floors::{Floors, Shares};
+use slab::Slab;
+use tokio::sync::oneshot;
+
+use super::clients::{ClientNumber, ClientQuota, Clients};
+use super::floors::Shares;
+use super::lane::Lane;
 use super::line::{Line, Waiting};
-use super::{Full, Permit, Refusal, Shared, Snapshot, Way};
-use crate::ids::LaneId;
-use crate::limits::{Allowance, Backlog, Ready};
-use crate::time::Instant;
+use super::permit::Held;
+use super::place::Asked;
+use super::standing::standing;
+use super::timers::Timers;
+use super::ways::Ways;
+use super::{Demand, Full, Permit, Refusal, Shared, Snapshot, Way};
+use crate::answer::Standing;
+use crate::limits::{Ask, Backlog, Taken};
+use crate::time::{Duration, Instant};
 use crate::units::Priority;
 
 /// How many may wait, and what each class is sure of.
@@ -21,26 +32,28 @@ pub struct Bounds {
     pub floors: Shares,
 }
 
-/// One key of one upstream.
-#[derive(Debug)]
-pub(super) struct Lane {
-    id: LaneId,
-    pub(super) allowance: Allowance,
-    floors: Floors,
-    /// How many wait in lines that this lane serves.
-    waiting: usize,
-    /// Whether the present settings have it. One that is gone is kept: its spending counts when it comes back.
-    in_use: bool,
+/// Where a waiting call is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) line: usize,
+    pub(super) class: Priority,
+    pub(super) client: ClientNumber,
 }
 
+/// Everything behind the one lock.
 #[derive(Debug)]
 pub(super) struct State {
-    bounds: Bounds,
-    /// Each with the indexes of its lanes.
-    ways: Vec<(Way, Vec<usize>)>,
-    /// Never shortened: permits know their lane by its index.
-    lanes: Vec<Lane>,
-    lines: Vec<Line>,
+    pub(super) bounds: Bounds,
+    pub(super) ways: Ways,
+    pub(super) lanes: Slab<Lane>,
+    /// None is empty.
+    pub(super) lines: Slab<Line>,
+    /// The line of those who wait for the same lanes.
+    line_by_lanes: HashMap<Vec<usize>, usize>,
+    /// Where each call waits, by its number of arrival.
+    pub(super) spots: HashMap<u64, Spot>,
+    pub(super) clients: Clients,
+    pub(super) timers: Timers,
     waiting: [u32; 3],
     bytes: u64,
     closed: bool,
@@ -52,9 +65,13 @@ impl State {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            ways: Vec::new(),
-            lanes: Vec::new(),
-            lines: Vec::new(),
+            ways: Ways::default(),
+            lanes: Slab::new(),
+            lines: Slab::new(),
+            line_by_lanes: HashMap::new(),
+            spots: HashMap::new(),
+            clients: Clients::default(),
+            timers: Timers::default(),
             waiting: [0; 3],
             bytes: 0,
             closed: false,
@@ -62,242 +79,345 @@ impl State {
         }
     }
 
-    pub(super) fn lane(&mut self, index: usize) -> &mut Lane {
-        &mut self.lanes[index]
-    }
-
-    pub(super) fn reconfigure(&mut self, now: Instant, ways: Vec<Way>, bounds: Bounds) {
-        self.bounds = bounds;
-        for lane in &mut self.lanes {
-            (lane.in_use, lane.waiting) = (false, 0);
-        }
-        self.ways = ways
-            .into_iter()
-            .map(|way| {
-                let lanes = way.keys.iter().map(|&key| self.lane_of(now, &way, key)).collect();
-                (way, lanes)
-            })
-            .collect();
-        // Everybody who waits lines up again, by arrival: other lanes may serve them now.
-        for line in std::mem::take(&mut self.lines) {
-            for (class, arrival, waiting) in line.into_waiting() {
-                self.forget(class, &waiting);
-                match self.line_for(waiting.model.as_deref()) {
-                    Ok(line) => self.insert(line, class, arrival, waiting),
-                    // The receiver may have gone at this moment; then there is nobody to tell.
-                    Err(refusal) => drop(waiting.tell.send(Err(refusal))),
-                }
-            }
-        }
-    }
-
-    fn lane_of(&mut self, now: Instant, way: &Way, key: crate::ids::KeyId) -> usize {
-        let id = LaneId { upstream: Arc::clone(&way.upstream), key };
-        if let Some(index) = self.lanes.iter().position(|lane| lane.id == id) {
-            let lane = &mut self.lanes[index];
-            lane.allowance.reconfigure(now, way.quota);
-            lane.in_use = true;
-            return index;
-        }
-        let allowance = Allowance::new(way.quota);
-        self.lanes.push(Lane { id, allowance, floors: Floors::default(), waiting: 0, in_use: true });
-        self.lanes.len() - 1
-    }
-
-    pub(super) fn close(&mut self) {
-        self.closed = true;
-        for line in std::mem::take(&mut self.lines) {
-            line.lanes.iter().for_each(|&lane| self.lanes[lane].waiting = 0);
-            for (class, _, waiting) in line.into_waiting() {
-                self.forget(class, &waiting);
-                drop(waiting.tell.send(Err(Refusal::ShuttingDown)));
-            }
-        }
-    }
-
-    /// The lane of a request that is not counted: the first that serves the model.
-    pub(super) fn exempt(&self, model: Option<&str>) -> Result<LaneId, Refusal> {
-        let mut lanes = self.serving(model)?.flat_map(|(_, lanes)| lanes);
-        lanes.next().map(|&lane| self.lanes[lane].id.clone()).ok_or(Refusal::NoUpstream { model: None })
-    }
-
-    /// A permit, where nobody waits for the lane: of the first upstream that has one, and of its keys from the fullest.
-    pub(super) fn take_if_idle(
+    pub(super) fn reconfigure(
         &mut self,
         shared: &Arc<Shared>,
         now: Instant,
-        model: Option<&str>,
-    ) -> Result<Option<Permit>, Refusal> {
+        ways: Vec<Way>,
+        clients: Vec<ClientQuota>,
+        bounds: Bounds,
+    ) {
+        self.bounds = bounds;
+        let waiting = self.take_all_waiting();
+        self.ways.reconfigure(&mut self.lanes, now, ways);
+        self.clients.reconfigure(now, clients);
+        // Everybody who waits lines up again: other lanes may serve them now.
+        for (class, client, arrival, waiting) in waiting {
+            match self.ways.serving(&mut self.lanes, now, waiting.model.as_deref(), waiting.key) {
+                Ok(lanes) => self.insert(lanes, class, client, arrival, waiting),
+                Err(refusal) => self.turn_away(now, client, waiting, refusal),
+            }
+        }
+        self.dispatch_all(shared, now);
+    }
+
+    pub(super) fn close(&mut self, now: Instant) {
+        self.closed = true;
+        for (_, client, _, waiting) in self.take_all_waiting() {
+            self.turn_away(now, client, waiting, Refusal::ShuttingDown);
+        }
+    }
+
+    /// A call wants to go: a permit at once, or a place in line.
+    pub(super) fn ask(
+        &mut self,
+        shared: &Arc<Shared>,
+        now: Instant,
+        demand: &Demand,
+        arrival: u64,
+        admitted: bool,
+    ) -> Result<Asked, Refusal> {
+        let model = demand.model.as_deref();
+        if demand.exempt {
+            let lane = self.ways.first(&self.lanes, model, demand.key)?;
+            return Ok(Asked::Granted(Permit::exempt(shared, lane)));
+        }
         if self.closed {
             return Err(Refusal::ShuttingDown);
         }
-        let mut served = false;
-        for (way, keys) in &self.ways {
-            if !(way.serves)(model) {
-                continue;
-            }
-            served = true;
-            let lanes = &mut self.lanes;
-            let fullest = (keys.len() > 1).then(|| fullest(lanes, keys, now)).flatten();
-            for &index in fullest.iter().chain(keys) {
-                let lane = &mut lanes[index];
-                if lane.waiting == 0 && lane.allowance.take(now, Backlog::Empty).is_ok() {
-                    return Ok(Some(Permit::new(shared, index, lane.id.clone())));
-                }
+        let lanes = self.ways.serving(&mut self.lanes, now, model, demand.key)?;
+        let client = self.clients.key_of(&demand.client);
+        let ask = Ask { class: demand.priority, tokens: demand.tokens };
+        if let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask) {
+            return Ok(Asked::Granted(permit));
+        }
+        let own = if admitted { None } else { self.reserve_own(now, client, ask)? };
+        if !admitted && let Err(refusal) = self.may_wait(now, &lanes, client, demand) {
+            self.refund_own(now, client, own);
+            return Err(refusal);
+        }
+        let (tell, told) = oneshot::channel();
+        let waiting = Waiting {
+            id: demand.id,
+            key: demand.key,
+            model: demand.model.clone(),
+            bytes: demand.bytes,
+            tokens: demand.tokens,
+            since: now,
+            deadline: demand.deadline,
+            own,
+            tell,
+        };
+        self.insert(lanes.clone(), demand.priority, client, arrival, waiting);
+        for lane in lanes {
+            self.dispatch(shared, now, lane, Backlog::Waiting);
+        }
+        Ok(Asked::InLine(told))
+    }
+
+    /// A permit, where nobody waits for the lane whose turn can come.
+    fn take_if_idle(
+        &mut self,
+        shared: &Arc<Shared>,
+        now: Instant,
+        lanes: &[usize],
+        client: ClientNumber,
+        ask: Ask,
+    ) -> Option<Permit> {
+        for &lane in lanes {
+            let idle = self.lanes.get(lane).is_some_and(|lane| lane.is_open() && !lane.is_wanted());
+            if idle && let Ok(permit) = self.take(shared, now, (lane, client), ask, Backlog::Empty, false) {
+                return Some(permit);
             }
         }
-        if served { Ok(None) } else { Err(no_upstream(model)) }
+        None
+    }
+
+    /// Whether a call may wait, and there is hope for it.
+    fn may_wait(
+        &mut self,
+        now: Instant,
+        lanes: &[usize],
+        client: ClientNumber,
+        demand: &Demand,
+    ) -> Result<(), Refusal> {
+        self.room_for(now, demand.bytes, lanes)?;
+        self.in_time(now, lanes, client, demand)
+    }
+
+    fn refund_own(&mut self, now: Instant, client: ClientNumber, own: Option<Taken>) {
+        if let Some(own) = own
+            && let Some(allowance) = self.clients.of(client).and_then(|client| client.own.as_mut())
+        {
+            allowance.refund(now, own);
+        }
     }
 
     /// Whether one more may wait.
-    pub(super) fn room_for(&self, bytes: u64) -> Result<(), Refusal> {
+    fn room_for(&mut self, now: Instant, bytes: u64, lanes: &[usize]) -> Result<(), Refusal> {
         let waiting: u32 = self.waiting.iter().sum();
-        if usize::try_from(waiting).unwrap_or(usize::MAX) >= self.bounds.queue_max {
-            return Err(full(Full::Calls(self.bounds.queue_max)));
-        }
-        if self.bytes.saturating_add(bytes) > self.bounds.queue_bytes_max {
-            return Err(full(Full::Bytes(self.bounds.queue_bytes_max)));
-        }
-        Ok(())
-    }
-
-    pub(super) fn line_up(&mut self, class: Priority, arrival: u64, waiting: Waiting) -> Result<(), Refusal> {
-        if self.closed {
-            return Err(Refusal::ShuttingDown);
-        }
-        let line = self.line_for(waiting.model.as_deref())?;
-        self.insert(line, class, arrival, waiting);
-        Ok(())
+        let full = if usize::try_from(waiting).unwrap_or(usize::MAX) >= self.bounds.queue_max {
+            Full::Calls(self.bounds.queue_max)
+        } else if self.bytes.saturating_add(bytes) > self.bounds.queue_bytes_max {
+            Full::Bytes(self.bounds.queue_bytes_max)
+        } else {
+            return Ok(());
+        };
+        let retry_after = self.expected_after(now, lanes, 1).unwrap_or(LONG);
+        Err(Refusal::QueueFull { full, retry_after })
     }
 
     /// A call leaves the line, if it is still in it.
-    pub(super) fn leave(&mut self, class: Priority, arrival: u64) {
-        for line in 0..self.lines.len() {
-            if self.remove(line, class, arrival).is_some() {
-                return;
+    pub(super) fn leave(&mut self, shared: &Arc<Shared>, now: Instant, arrival: u64) {
+        let Some(Spot { client, .. }) = self.spots.get(&arrival).copied() else { return };
+        let Some(waiting) = self.remove(arrival) else { return };
+        if waiting.own.is_some() {
+            self.refund_own(now, client, waiting.own);
+            self.unpark(shared, now, client);
+        }
+    }
+
+    /// A request is completely written.
+    pub(super) fn stamp(&mut self, shared: &Arc<Shared>, now: Instant, held: &mut Held) {
+        if let Some(lane) = self.lanes.get_mut(held.lane) {
+            lane.allowance.stamp(now, &mut held.taken);
+        }
+        if let Some(own) = &mut held.own
+            && let Some(allowance) = self.clients.of(held.client).and_then(|client| client.own.as_mut())
+        {
+            allowance.stamp(now, own);
+            self.unpark(shared, now, held.client);
+        }
+        // What was pending has an end now.
+        self.dispatch(shared, now, held.lane, Backlog::Waiting);
+    }
+
+    /// An exchange has ended.
+    pub(super) fn release(&mut self, shared: &Arc<Shared>, now: Instant, held: Held, clean: bool) {
+        if let Some(lane) = self.lanes.get_mut(held.lane) {
+            lane.allowance.release(now, &held.taken, clean);
+        }
+        if let Some(client) = self.clients.of(held.client) {
+            client.running = client.running.saturating_sub(1);
+            if let (Some(own), Some(allowance)) = (held.own, &mut client.own) {
+                allowance.release(now, &own, clean);
+            }
+        }
+        self.unpark(shared, now, held.client);
+        self.dispatch(shared, now, held.lane, Backlog::Waiting);
+    }
+
+    /// A permit came back unused: the next in line goes at once, at its place in the pace, or everything returns.
+    pub(super) fn hand_over(&mut self, shared: &Arc<Shared>, now: Instant, held: Held) {
+        let lane = held.lane;
+        self.give_back(now, held);
+        self.dispatch(shared, now, lane, Backlog::Empty);
+    }
+
+    /// Nothing of a permit was used.
+    pub(super) fn give_back(&mut self, now: Instant, held: Held) {
+        if let Some(lane) = self.lanes.get_mut(held.lane) {
+            lane.allowance.refund(now, held.taken);
+        }
+        if let Some(client) = self.clients.of(held.client) {
+            client.running = client.running.saturating_sub(1);
+            if let (Some(own), Some(allowance)) = (held.own, &mut client.own) {
+                allowance.refund(now, own);
             }
         }
     }
 
-    /// Grants all that can be granted now; says when the next could be.
-    pub(super) fn dispatch(&mut self, shared: &Arc<Shared>, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
-        for index in 0..self.lanes.len() {
-            while self.lanes[index].waiting > 0 {
-                match self.lanes[index].allowance.take(now, Backlog::Waiting) {
-                    Ok(()) => self.grant(shared, index, now),
-                    Err(Ready::At(at)) => {
-                        next = Some(next.map_or(at, |sooner| sooner.min(at)));
-                        break;
-                    }
-                    Err(Ready::Now | Ready::OnRelease) => break,
-                }
-            }
+    pub(super) fn close_lane(&mut self, shared: &Arc<Shared>, now: Instant, lane: usize, until: Instant) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.allowance.close_until(until);
         }
-        next
+        self.dispatch(shared, now, lane, Backlog::Waiting);
     }
 
-    /// A permit came back unused: it serves the next in line, or everything returns.
-    pub(super) fn hand_over(&mut self, shared: &Arc<Shared>, index: usize, now: Instant) {
-        let lane = &mut self.lanes[index];
-        if lane.in_use && lane.waiting > 0 && lane.allowance.holds(now) {
-            self.grant(shared, index, now);
-        } else {
-            lane.allowance.refund(now);
-        }
+    /// What is left, of the client's own limits where it has some.
+    pub(super) fn standing(&mut self, now: Instant, held: &Held) -> (Option<Standing>, Option<Standing>) {
+        let own = self.clients.of(held.client).and_then(|client| client.own.as_mut());
+        let allowance = own.or_else(|| self.lanes.get_mut(held.lane).map(|lane| &mut lane.allowance));
+        allowance.map_or((None, None), |allowance| standing(allowance, now))
     }
 
-    /// Gives a permit that was taken from lane `index` to the best call that waits for it.
-    fn grant(&mut self, shared: &Arc<Shared>, index: usize, now: Instant) {
-        while let Some(waiting) = self.next_for(index) {
-            let permit = Permit::new(shared, index, self.lanes[index].id.clone());
-            match waiting.tell.send(Ok(permit)) {
-                Ok(()) => return,
-                Err(unheard) => {
-                    if let Ok(permit) = unheard {
-                        permit.defuse();
-                    }
-                }
-            }
-        }
-        self.lanes[index].allowance.refund(now);
+    pub(super) fn is_limited(&self, lane: usize) -> bool {
+        self.lanes.get(lane).is_some_and(|lane| lane.allowance.is_limited())
     }
 
-    /// Takes the best call out of the lines that a lane serves.
-    fn next_for(&mut self, index: usize) -> Option<Waiting> {
-        let serving = |lines: &[Line], class| {
-            let lines = lines.iter().enumerate().filter(|(_, line)| line.lanes.contains(&index));
-            lines.filter_map(|(number, line)| line.first(class).map(|arrival| (arrival, number))).min()
-        };
-        let firsts = Priority::ALL.map(|class| serving(&self.lines, class));
-        let class = self.lanes[index].floors.choose(firsts.map(|first| first.is_some()), &self.bounds.floors)?;
-        let (arrival, line) = firsts[class as usize]?;
-        self.remove(line, class, arrival)
+    /// Pauses an upstream, or lets it go on.
+    pub(super) fn pause(&mut self, shared: &Arc<Shared>, now: Instant, upstream: &str, paused: bool) -> bool {
+        let known = self.ways.pause(&mut self.lanes, upstream, paused);
+        self.dispatch_all(shared, now);
+        known
     }
 
-    fn insert(&mut self, line: usize, class: Priority, arrival: u64, waiting: Waiting) {
+    /// Puts a call in line.
+    fn insert(&mut self, lanes: Vec<usize>, class: Priority, client: ClientNumber, arrival: u64, waiting: Waiting) {
         self.waiting[class as usize] += 1;
         self.bytes += waiting.bytes;
-        for &lane in &self.lines[line].lanes {
-            self.lanes[lane].waiting += 1;
+        let index = self.line_for(lanes);
+        self.spots.insert(arrival, Spot { line: index, class, client });
+        let Some(known) = self.clients.of(client) else { return };
+        known.waiting[class as usize] += 1;
+        let parked = known.is_parked;
+        let Some(line) = self.lines.get_mut(index) else { return };
+        let domain = line.domain();
+        let tag = self.lanes.get(domain).map(|lane| lane.fair[class as usize].tag(client)).filter(|_| !parked);
+        if line.class_mut(class).insert(client, arrival, waiting, tag) {
+            known.places.push((index, class));
         }
-        self.lines[line].insert(class, arrival, waiting);
-    }
-
-    fn remove(&mut self, line: usize, class: Priority, arrival: u64) -> Option<Waiting> {
-        let waiting = self.lines[line].remove(class, arrival)?;
-        for &lane in &self.lines[line].lanes {
-            self.lanes[lane].waiting -= 1;
+        if !parked {
+            for &lane in &line.lanes {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.waiting[class as usize] += 1;
+                }
+            }
         }
-        self.forget(class, &waiting);
-        Some(waiting)
     }
 
-    fn forget(&mut self, class: Priority, waiting: &Waiting) {
-        self.waiting[class as usize] -= 1;
-        self.bytes -= waiting.bytes;
-    }
-
-    /// The line of the calls that all upstreams which serve `model` can serve.
-    fn line_for(&mut self, model: Option<&str>) -> Result<usize, Refusal> {
-        let lanes: Vec<usize> = self.serving(model)?.flat_map(|(_, lanes)| lanes.iter().copied()).collect();
-        if let Some(line) = self.lines.iter().position(|line| line.lanes == lanes) {
-            return Ok(line);
+    /// Takes a call out of its line.
+    pub(super) fn remove(&mut self, arrival: u64) -> Option<Waiting> {
+        let Spot { line: index, class, client } = self.spots.remove(&arrival)?;
+        let line = self.lines.get_mut(index)?;
+        let parked = line.class(class).is_parked(client);
+        let removed = line.class_mut(class).remove(client, arrival)?;
+        if !parked {
+            for &lane in &line.lanes {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.waiting[class as usize] = lane.waiting[class as usize].saturating_sub(1);
+                }
+            }
         }
-        self.lines.push(Line::new(lanes));
-        Ok(self.lines.len() - 1)
+        if let Some(known) = self.clients.of(client) {
+            known.waiting[class as usize] = known.waiting[class as usize].saturating_sub(1);
+            if removed.was_last {
+                known.places.retain(|place| *place != (index, class));
+            }
+        }
+        if line.is_empty() {
+            self.forget_line(index);
+        }
+        self.waiting[class as usize] = self.waiting[class as usize].saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(removed.waiting.bytes);
+        Some(removed.waiting)
     }
 
-    fn serving(&self, model: Option<&str>) -> Result<impl Iterator<Item = &(Way, Vec<usize>)>, Refusal> {
-        let mut ways = self.ways.iter().filter(move |(way, _)| (way.serves)(model)).peekable();
-        if ways.peek().is_some() { Ok(ways) } else { Err(no_upstream(model)) }
+    /// The line of those who wait for just these lanes, if anybody does.
+    pub(super) fn line_of(&self, lanes: &[usize]) -> Option<&Line> {
+        self.line_by_lanes.get(lanes).and_then(|line| self.lines.get(*line))
+    }
+
+    /// The lines that some of these lanes serve, each once.
+    pub(super) fn lines_beside(&self, lanes: &[usize]) -> impl Iterator<Item = &Line> {
+        let mut lines: Vec<usize> =
+            lanes.iter().filter_map(|lane| self.lanes.get(*lane)).flat_map(|lane| lane.lines.iter().copied()).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        lines.into_iter().filter_map(|line| self.lines.get(line))
+    }
+
+    fn line_for(&mut self, lanes: Vec<usize>) -> usize {
+        if let Some(line) = self.line_by_lanes.get(&lanes) {
+            return *line;
+        }
+        let index = self.lines.insert(Line::new(lanes.clone()));
+        for &lane in &lanes {
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.lines.push(index);
+            }
+        }
+        self.line_by_lanes.insert(lanes, index);
+        index
+    }
+
+    fn forget_line(&mut self, index: usize) {
+        let line = self.lines.remove(index);
+        for &lane in &line.lanes {
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.lines.retain(|other| *other != index);
+            }
+        }
+        self.line_by_lanes.remove(&line.lanes);
+    }
+
+    /// Empties all lines; who was in them, in the order of arrival.
+    fn take_all_waiting(&mut self) -> Vec<(Priority, ClientNumber, u64, Waiting)> {
+        let lines = std::mem::take(&mut self.lines);
+        let mut waiting: Vec<_> = lines.into_iter().flat_map(|(_, line)| line.into_waiting()).collect();
+        waiting.sort_unstable_by_key(|(_, _, arrival, _)| *arrival);
+        for (_, lane) in &mut self.lanes {
+            lane.lines.clear();
+            lane.waiting = [0; 3];
+        }
+        self.line_by_lanes.clear();
+        self.spots.clear();
+        self.clients.forget_places();
+        self.timers = Timers::default();
+        self.lanes.iter_mut().for_each(|(_, lane)| lane.wake = None);
+        (self.waiting, self.bytes) = ([0; 3], 0);
+        waiting
+    }
+
+    fn turn_away(&mut self, now: Instant, client: ClientNumber, waiting: Waiting, refusal: Refusal) {
+        self.refund_own(now, client, waiting.own);
+        // The receiver may have gone at this moment; then there is nobody to tell.
+        drop(waiting.tell.send(Err(refusal)));
     }
 
     pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot {
-        let lanes = self.lanes.iter_mut().filter(|lane| lane.in_use);
+        let lanes = self.lanes.iter_mut().map(|(_, lane)| lane).filter(|lane| lane.in_use);
         Snapshot {
             waiting: self.waiting,
             bytes: self.bytes,
             lanes: lanes.map(|lane| (lane.id.clone(), lane.allowance.usage(now))).collect(),
         }
     }
+
+    pub(super) fn totals(&self) -> ([u32; 3], u64) {
+        (self.waiting, self.bytes)
+    }
 }
 
-/// Of several keys the one with the largest share of its allowance left.
-fn fullest(lanes: &mut [Lane], keys: &[usize], now: Instant) -> Option<usize> {
-    let shares = keys.iter().map(|&key| (key, lanes[key].allowance.share_left(now)));
-    shares
-        .fold(None, |best, (key, share)| match best {
-            Some((_, most)) if most >= share => best,
-            Some(_) | None => Some((key, share)),
-        })
-        .map(|(key, _)| key)
-}
-
-fn full(full: Full) -> Refusal {
-    Refusal::QueueFull { full, retry_after: crate::time::Duration::from_secs(10) }
-}
-
-fn no_upstream(model: Option<&str>) -> Refusal {
-    Refusal::NoUpstream { model: model.map(str::to_owned) }
-}
+/// What is said where nobody can tell.
+const LONG: Duration = Duration::from_secs(60);

@@ -26,7 +26,7 @@ pub(super) fn quota(requests: u32, concurrency: u32) -> Quota {
         requests: NonZeroU32::new(requests),
         window: WINDOW,
         window_margin: Duration::from_millis(500),
-        burst: NonZeroU32::new(5).unwrap(),
+        burst: NonZeroU32::new(5),
         concurrency: NonZeroU32::new(concurrency),
         slot_release_delay: Duration::from_millis(50),
         slot_release_delay_aborted: Duration::from_secs(2),
@@ -264,10 +264,10 @@ async fn a_reload_keeps_who_waits_and_what_was_spent() {
     let mut place = admission.place(demand(Priority::Normal));
     let waiting = tokio::task::spawn(async move { place.permit().await.map(spend) });
     wait_for(&admission, 1).await;
-    admission.reconfigure(vec![way("up", &["k"], quota(1, 5))], BOUNDS);
+    admission.reconfigure(vec![way("up", &["k"], quota(1, 5))], Vec::new(), BOUNDS);
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(!waiting.is_finished(), "two were spent, of one");
-    admission.reconfigure(vec![way("up", &["k"], quota(3, 5))], BOUNDS);
+    admission.reconfigure(vec![way("up", &["k"], quota(3, 5))], Vec::new(), BOUNDS);
     let start = time::now();
     waiting.await.unwrap().unwrap();
     assert!(start.elapsed() < Duration::from_secs(25), "the third of three: {:?}", start.elapsed());
@@ -285,7 +285,7 @@ async fn a_reload_that_takes_the_upstream_away_refuses_who_waits_for_it() {
     let mut place = admission.place(ask());
     let waiting = tokio::task::spawn(async move { place.permit().await.map(drop) });
     wait_for(&admission, 1).await;
-    admission.reconfigure(vec![serving("new")], BOUNDS);
+    admission.reconfigure(vec![serving("new")], Vec::new(), BOUNDS);
     assert_eq!(waiting.await.unwrap(), Err(Refusal::NoUpstream { model: Some("old".to_owned()) }));
 }
 
@@ -340,7 +340,7 @@ async fn a_reload_loses_nobody_where_upstreams_overlap() {
         waiting.push(ask(model));
         wait_for(&admission, waiting.len()).await;
     }
-    admission.reconfigure(ways(), BOUNDS);
+    admission.reconfigure(ways(), Vec::new(), BOUNDS);
     for call in waiting {
         call.await.unwrap().unwrap();
     }
@@ -358,11 +358,11 @@ async fn a_limit_that_comes_by_reload_respects_what_was_spent_before_it() {
     cut.writing();
     drop(cut);
     let start = time::now();
-    admission.reconfigure(vec![way("up", &["k"], Quota { requests: None, ..quota(1, 1) })], BOUNDS);
+    admission.reconfigure(vec![way("up", &["k"], Quota { requests: None, ..quota(1, 1) })], Vec::new(), BOUNDS);
     spend(admission.place(demand(Priority::Normal)).permit().await.unwrap());
     assert_eq!(start.elapsed(), Duration::from_secs(2), "the slot of the cut exchange cools under the new cap");
     let start = time::now();
-    admission.reconfigure(vec![way("up", &["k"], quota(40, 5))], BOUNDS);
+    admission.reconfigure(vec![way("up", &["k"], quota(40, 5))], Vec::new(), BOUNDS);
     spend(admission.place(demand(Priority::Normal)).permit().await.unwrap());
     assert_eq!(start.elapsed(), Duration::from_millis(60_500), "nobody counted what was sent without a limit");
 }

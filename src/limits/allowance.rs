@@ -2,66 +2,27 @@
 
 use std::num::NonZeroU32;
 
-use super::settings::Limits;
-use super::{Pace, Ready, Slots, Window};
+use super::meter::GrainId;
+use super::{Dimension, Meter, Pace, Quota, Ready, Slots, Window};
 use crate::time::{Duration, Instant};
+use crate::units::Priority;
 
-/// The limits of an allowance as configured.
+/// A rolling day, in which the provider may count by the second.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What is spent of a day is remembered by the minute.
+const DAY_GRAIN: Duration = Duration::from_secs(60);
+/// What is spent of a window of tokens is remembered by so many parts of it.
+const TOKEN_GRAINS: u32 = 512;
+/// How much the newest exchange weighs in the mean.
+const MEAN_WEIGHT: f64 = 0.1;
+
+/// What one permit asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    /// How many requests in one window; `None`: no limit.
-    pub requests: Option<NonZeroU32>,
-    /// The provider's window.
-    pub window: Duration,
-    /// How much later than our last write the provider may count a request.
-    pub window_margin: Duration,
-    /// How many permits may leave at once after idling.
-    pub burst: NonZeroU32,
-    /// How many tokens in one window; `None`: no limit.
-    pub tokens: Option<NonZeroU32>,
-    /// How many requests in a rolling 24 hours; `None`: no limit.
-    pub requests_per_day: Option<NonZeroU32>,
-    /// How many exchanges at once; `None`: no limit.
-    pub concurrency: Option<NonZeroU32>,
-    /// Slots that only a class may use (`Priority as usize`).
-    pub concurrency_reserved: [u32; 3],
-    /// How long a slot cools after an exchange that ended by itself.
-    pub slot_release_delay: Duration,
-    /// How long a slot cools after an exchange that was cut.
-    pub slot_release_delay_aborted: Duration,
-}
-
-impl Default for Quota {
-    fn default() -> Self {
-        Self::from(&Limits::default())
-    }
-}
-
-impl From<&Limits> for Quota {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            requests: limits.requests_per_minute,
-            window: limits.window,
-            window_margin: limits.window_margin,
-            burst: limits.burst,
-            tokens: limits.tokens_per_minute,
-            requests_per_day: limits.requests_per_day,
-            concurrency: limits.concurrency,
-            concurrency_reserved: limits.concurrency_reserved,
-            slot_release_delay: limits.slot_release_delay,
-            slot_release_delay_aborted: limits.slot_release_delay_aborted,
-        }
-    }
-}
-
-impl Quota {
-    fn span(&self) -> Duration {
-        self.window + self.window_margin
-    }
-
-    fn step(&self, requests: NonZeroU32) -> Duration {
-        self.span() / requests.get()
-    }
+pub struct Ask {
+    /// Whose slots it may use.
+    pub class: Priority,
+    /// Tokens it is expected to use at the most.
+    pub tokens: u64,
 }
 
 /// Whether calls wait for this allowance: bursts are for the idle.
@@ -73,11 +34,46 @@ pub enum Backlog {
     Waiting,
 }
 
+/// What was taken for one permit. It goes back into [`Allowance::refund`] or [`Allowance::release`].
+#[derive(Debug)]
+#[must_use = "what was taken has to be given back or spent"]
+pub struct Taken {
+    class: Priority,
+    tokens: u64,
+    used: Option<u64>,
+    since: Instant,
+    /// Where its tokens were stamped.
+    stamped: Option<GrainId>,
+}
+
+impl Taken {
+    /// The tokens it reserves.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Its exchange has used so many tokens.
+    pub fn note_used(&mut self, tokens: u64) {
+        self.used = Some(tokens);
+    }
+
+    /// The tokens its exchange has used, where the answer told.
+    #[must_use]
+    pub fn used(&self) -> Option<u64> {
+        self.used
+    }
+}
+
 /// How much of an allowance is used, for metrics and admin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Requests that count in the window now, and its limit.
     pub window: Option<(u32, u32)>,
+    /// Tokens that count in the window now, reserved ones included, and their limit.
+    pub tokens: Option<(u64, u64)>,
+    /// Requests that count in the rolling day, and its limit.
+    pub day: Option<(u64, u64)>,
     /// Slots that cannot be taken now: running and cooling.
     pub slots_in_use: u32,
     /// How many slots there are.
@@ -90,17 +86,25 @@ pub struct Usage {
 #[derive(Debug)]
 struct Rate {
     window: Window,
-    pace: Pace,
+    /// `None`: as fast as the window lets.
+    pace: Option<Pace>,
 }
 
 impl Rate {
     fn new(quota: &Quota, requests: NonZeroU32) -> Self {
-        let burst = quota.burst.min(requests);
-        Self { window: Window::new(requests, quota.span()), pace: Pace::new(quota.step(requests), burst) }
+        let pace = quota.burst.map(|burst| Pace::new(quota.step(requests), burst.min(requests)));
+        Self { window: Window::new(requests, quota.span()), pace }
+    }
+
+    fn reconfigure(&mut self, now: Instant, quota: &Quota, requests: NonZeroU32) {
+        self.window.reconfigure(now, requests, quota.span());
+        if let (Some(pace), Some(burst)) = (&mut self.pace, quota.burst) {
+            pace.reconfigure(quota.step(requests), burst.min(requests));
+        }
     }
 }
 
-/// The balance of one key of one upstream.
+/// The balance of one key of one upstream, or of one client.
 ///
 /// A permit is taken with [`Allowance::take`]; then either [`Allowance::refund`] gives all of it back, or
 /// [`Allowance::stamp`] says that its request was written and [`Allowance::release`] that its exchange has ended.
@@ -108,12 +112,18 @@ impl Rate {
 pub struct Allowance {
     quota: Quota,
     rate: Option<Rate>,
+    tokens: Meter,
+    day: Meter,
     slots: Slots,
     closed_until: Option<Instant>,
     /// Permits out whose request is not yet written: what a window set up by a reload has to start with.
     pending: u32,
     /// When the last request was stamped, also while there is no window: one set up by a reload has to respect it.
     last_stamp: Option<Instant>,
+    /// How long a slot is held on average, once one was.
+    mean_held: Option<Duration>,
+    /// The tokens of a permit on average, as reserved.
+    mean_tokens: f64,
 }
 
 impl Allowance {
@@ -121,22 +131,27 @@ impl Allowance {
     #[must_use]
     pub fn new(quota: Quota) -> Self {
         Self {
-            quota,
             rate: quota.requests.map(|requests| Rate::new(&quota, requests)),
-            slots: Slots::new(quota.concurrency),
+            tokens: Meter::new(quota.tokens.map(amount), quota.span(), quota.span() / TOKEN_GRAINS),
+            day: Meter::new(quota.requests_per_day.map(amount), DAY + quota.window_margin, DAY_GRAIN),
+            slots: Slots::new(quota.concurrency, quota.concurrency_reserved),
+            quota,
             closed_until: None,
             pending: 0,
             last_stamp: None,
+            mean_held: None,
+            mean_tokens: 0.0,
         }
     }
 
     /// Other limits from the next decision on. What was spent stays spent.
     pub fn reconfigure(&mut self, now: Instant, quota: Quota) {
-        self.slots.set_cap(quota.concurrency);
+        self.slots.reconfigure(quota.concurrency, quota.concurrency_reserved);
+        self.tokens.reconfigure(now, quota.tokens.map(amount), quota.span(), quota.span() / TOKEN_GRAINS);
+        self.day.reconfigure(now, quota.requests_per_day.map(amount), DAY + quota.window_margin, DAY_GRAIN);
         self.rate = quota.requests.map(|requests| match self.rate.take() {
             Some(mut rate) => {
-                rate.window.reconfigure(now, requests, quota.span());
-                rate.pace.reconfigure(quota.step(requests), quota.burst.min(requests));
+                rate.reconfigure(now, &quota, requests);
                 rate
             }
             None => {
@@ -151,63 +166,113 @@ impl Allowance {
         self.quota = quota;
     }
 
-    /// Takes a permit: one pending request in the window, one cell of the bucket, one slot.
+    /// The limits as configured.
+    #[must_use]
+    pub fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// When a permit can be taken, as far as that does not depend on whose it is. The bucket is asked by
+    /// [`Allowance::take`].
+    pub fn opens(&mut self, now: Instant, backlog: Backlog) -> Ready {
+        let gate = self.closed_until.map_or(Ready::Now, |until| Ready::at(until, now));
+        let mut ready = gate.and(self.day.ready(now, 1));
+        if let Some(Rate { window, pace }) = &mut self.rate {
+            ready = ready.and(window.ready(now));
+            if let (Backlog::Waiting, Some(pace)) = (backlog, pace) {
+                ready = ready.and(pace.ready(now, window));
+            }
+        }
+        ready
+    }
+
+    /// When a class can have a slot.
+    pub fn slot_ready(&mut self, now: Instant, class: Priority) -> Ready {
+        self.slots.ready(now, class)
+    }
+
+    /// When this permit can be taken; the bucket is asked by [`Allowance::take`].
+    pub fn ready(&mut self, now: Instant, ask: Ask, backlog: Backlog) -> Ready {
+        self.opens(now, backlog).and(self.slots.ready(now, ask.class)).and(self.tokens.ready(now, ask.tokens))
+    }
+
+    /// What is missing for this permit, and its limit.
+    pub fn lacks(&mut self, now: Instant, ask: Ask) -> Option<(Dimension, u64)> {
+        let usage = self.usage(now);
+        let slots = usage.slots_cap.map(u64::from).filter(|_| self.slots.ready(now, ask.class) != Ready::Now);
+        let window = self.rate.as_mut().is_some_and(|rate| rate.window.ready(now) != Ready::Now);
+        let tokens = self.tokens.ready(now, ask.tokens) != Ready::Now;
+        let day = self.day.ready(now, 1) != Ready::Now;
+        let requests = usage.window.map(|(_, limit)| u64::from(limit)).filter(|_| window);
+        let of = |dimension, limit: Option<u64>| limit.map(|limit| (dimension, limit));
+        of(Dimension::Requests, requests)
+            .or_else(|| of(Dimension::Tokens, self.tokens.limit().filter(|_| tokens)))
+            .or_else(|| of(Dimension::RequestsPerDay, self.day.limit().filter(|_| day)))
+            .or_else(|| of(Dimension::Concurrency, slots))
+    }
+
+    /// Takes a permit: one pending request in the window and the day, one cell of the bucket, its tokens, one slot.
     ///
     /// # Errors
     /// When something is missing: when to ask again. Nothing was taken then.
-    pub fn take(&mut self, now: Instant, backlog: Backlog) -> Result<(), Ready> {
-        let gate = self.closed_until.map_or(Ready::Now, |until| Ready::at(until, now));
-        let mut ready = gate.and(self.slots.ready(now));
-        if let Some(rate) = &mut self.rate {
-            ready = ready.and(rate.window.ready(now));
-            if backlog == Backlog::Waiting {
-                ready = ready.and(rate.pace.ready(now, &mut rate.window));
+    pub fn take(&mut self, now: Instant, ask: Ask, backlog: Backlog) -> Result<Taken, Ready> {
+        match self.ready(now, ask, backlog) {
+            Ready::Now => {}
+            missing @ (Ready::At(_) | Ready::OnRelease) => return Err(missing),
+        }
+        if let Some(Rate { window, pace }) = &mut self.rate {
+            if let Some(pace) = pace {
+                pace.take(now)?; // last, since it is the only one that takes in asking
             }
-        }
-        if ready != Ready::Now {
-            return Err(ready);
-        }
-        if let Some(rate) = &mut self.rate {
-            rate.pace.take(now)?; // last, since it is the only one that takes in asking
-            rate.window.take();
+            window.take();
         }
         self.closed_until = None;
-        self.slots.take();
+        self.tokens.take(ask.tokens);
+        self.day.take(1);
+        self.slots.take(ask.class);
         self.pending += 1;
-        Ok(())
+        #[expect(clippy::cast_precision_loss, reason = "tokens of a call are far fewer than 2^53")]
+        let tokens = ask.tokens as f64;
+        self.mean_tokens += (tokens - self.mean_tokens) * MEAN_WEIGHT;
+        Ok(Taken { class: ask.class, tokens: ask.tokens, used: None, since: now, stamped: None })
     }
 
     /// Nothing of the permit's request has left: everything returns at once.
-    pub fn refund(&mut self, now: Instant) {
+    pub fn refund(&mut self, now: Instant, taken: Taken) {
         self.pending = self.pending.saturating_sub(1);
-        self.slots.release(now, now);
-        if let Some(rate) = &mut self.rate {
-            rate.window.refund();
-            rate.pace.refund();
+        self.slots.release(taken.class, now, now);
+        self.tokens.refund(taken.tokens);
+        self.day.refund(1);
+        if let Some(Rate { window, pace }) = &mut self.rate {
+            window.refund();
+            if let Some(pace) = pace {
+                pace.refund();
+            }
         }
     }
 
-    /// The permit's request is completely written, or given up after a byte of it had left.
-    pub fn stamp(&mut self, now: Instant) {
+    /// The permit's request is completely written, or given up after a byte of it had left. Once for a permit.
+    pub fn stamp(&mut self, now: Instant, taken: &mut Taken) {
         self.pending = self.pending.saturating_sub(1);
         self.last_stamp = Some(now);
         if let Some(rate) = &mut self.rate {
             rate.window.stamp(now);
         }
+        self.day.stamp(now, 1);
+        taken.stamped = Some(self.tokens.stamp(now, taken.tokens));
     }
 
-    /// The permit's exchange has ended: by itself (`clean`), or cut by either side.
-    pub fn release(&mut self, now: Instant, clean: bool) {
+    /// The permit's exchange has ended: by itself (`clean`), or cut by either side. What it has used, if that is known,
+    /// replaces what it reserved; else the estimate stands.
+    pub fn release(&mut self, now: Instant, taken: &Taken, clean: bool) {
         let delay = if clean { self.quota.slot_release_delay } else { self.quota.slot_release_delay_aborted };
-        self.slots.release(now + delay, now);
-    }
-
-    /// Whether a permit that was taken earlier may still be used: the gate is open, and no lowered limit is exceeded.
-    pub fn holds(&mut self, now: Instant) -> bool {
-        let Usage { window, slots_in_use, slots_cap, closed_until } = self.usage(now);
-        closed_until.is_none()
-            && window.is_none_or(|(used, limit)| used <= limit)
-            && slots_cap.is_none_or(|cap| slots_in_use <= cap)
+        self.slots.release(taken.class, now + delay, now);
+        let held = now.saturating_duration_since(taken.since) + delay;
+        let mean = self.mean_held.get_or_insert(held);
+        *mean = mean.mul_f64(1.0 - MEAN_WEIGHT) + held.mul_f64(MEAN_WEIGHT);
+        if let (Some(grain), Some(used)) = (taken.stamped, taken.used) {
+            self.tokens.settle(grain, taken.tokens, used);
+        }
     }
 
     /// The provider says to come back later: nothing is permitted until then. A later instant wins.
@@ -219,6 +284,16 @@ impl Allowance {
     #[must_use]
     pub fn is_limited(&self) -> bool {
         self.rate.is_some() || self.slots.cap().is_some()
+    }
+
+    /// Whether nothing of it is in use and nothing that was spent still counts, so that a fresh one is the same.
+    pub fn is_untouched(&mut self, now: Instant) -> bool {
+        self.pending == 0
+            && self.slots.in_use(now) == 0
+            && self.closed_until.is_none_or(|until| until <= now)
+            && self.rate.as_mut().is_none_or(|rate| rate.window.left(now) == rate.window.allowance())
+            && self.tokens.used(now) == 0
+            && (self.day.limit().is_none() || self.day.used(now) == 0)
     }
 
     /// The share of the window's allowance that is left, 0 to 1; 1 without a limit. Of two keys the fuller goes first.
@@ -233,9 +308,63 @@ impl Allowance {
                 rate.window.left(now); // expires what has expired
                 (rate.window.used(), rate.window.allowance())
             }),
+            tokens: self.tokens.limit().map(|limit| (self.tokens.used(now), limit)),
+            day: self.day.limit().map(|limit| (self.day.used(now), limit)),
             slots_in_use: self.slots.in_use(now),
             slots_cap: self.slots.cap(),
             closed_until: self.closed_until.filter(|&until| until > now),
         }
     }
+
+    /// Exchanges that run now.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.slots.running()
+    }
+
+    /// Until the whole window is there again: for requests and for tokens.
+    pub fn resets(&mut self, now: Instant) -> (Duration, Duration) {
+        let until = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        let window = self.rate.as_ref().and_then(|rate| rate.window.empty_at());
+        (until(window), until(self.tokens.empty_at()))
+    }
+
+    /// When the `n`-th permit from now, from 1, can be expected to exist under backlog, if everything stays as it is and
+    /// permits ask for as many tokens, and hold their slot for as long, as they do on average.
+    pub fn nth_permit(&mut self, now: Instant, n: u32) -> Instant {
+        let mut expected = self.closed_until.map_or(now, |until| until.max(now));
+        if let Some(Rate { window, pace }) = &mut self.rate {
+            let opens = |n| window.nth_opens(now, n);
+            expected = expected.max(opens(n).unwrap_or(now));
+            if let Some(pace) = pace {
+                let first = expected_first(pace.ready(now, window), now);
+                expected = expected.max(pace.nth_step(now, n, first, window));
+            }
+        }
+        if let Some(fits) = self.day.fits_at(now, u64::from(n)) {
+            expected = expected.max(fits);
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and saturates")]
+        let tokens = (f64::from(n) * self.mean_tokens) as u64;
+        if let Some(fits) = self.tokens.fits_at(now, tokens) {
+            expected = expected.max(fits);
+        }
+        if let (Some(cap), Some(held)) = (self.slots.cap(), self.mean_held) {
+            let free = cap.saturating_sub(self.slots.in_use(now));
+            let turns = f64::from(n.saturating_sub(free)) / f64::from(cap);
+            expected = expected.max(now + held.mul_f64(turns));
+        }
+        expected
+    }
+}
+
+fn expected_first(ready: Ready, now: Instant) -> Instant {
+    match ready {
+        Ready::At(at) => at,
+        Ready::Now | Ready::OnRelease => now,
+    }
+}
+
+fn amount(limit: NonZeroU32) -> u64 {
+    u64::from(limit.get())
 }

@@ -1,7 +1,8 @@
 //! How much may pass, and when.
 //!
-//! One [`Allowance`] is what one key of one upstream may use: an exact sliding [`Window`], a [`Pace`] inside it and
-//! [`Slots`]. It decides over all of them at once, all or nothing, and says *when* the next permit can exist.
+//! One [`Allowance`] is what one key of one upstream may use: an exact sliding [`Window`] of requests, a [`Pace`] inside
+//! it, a [`Meter`] of tokens and one of the requests of a day, and [`Slots`]. It decides over all of them at once, all or
+//! nothing, and says *when* the next permit can exist, and the n-th after it.
 //!
 //! Invariants: whatever the arrivals, durations, refunds and abandonments, the provider never counts more than the
 //! window's allowance in any window, as long as it counts a request within `window_margin` of our last write, and never
@@ -9,13 +10,17 @@
 //! that it is handed.
 
 mod allowance;
+mod meter;
 mod pace;
+mod quota;
 pub mod settings;
 mod slots;
 mod window;
 
-pub use allowance::{Allowance, Backlog, Quota, Usage};
+pub use allowance::{Allowance, Ask, Backlog, Taken, Usage};
+pub use meter::{GrainId, Meter};
 pub use pace::Pace;
+pub use quota::Quota;
 pub use slots::Slots;
 pub use window::Window;
 
@@ -66,6 +71,16 @@ impl Ready {
             (Self::OnRelease, _) | (_, Self::OnRelease) => Self::OnRelease,
             (Self::Now, ready) | (ready, Self::Now) => ready,
             (Self::At(a), Self::At(b)) => Self::At(a.max(b)),
+        }
+    }
+
+    /// The sooner of two: what one of them suffices for.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Now, _) | (_, Self::Now) => Self::Now,
+            (Self::OnRelease, ready) | (ready, Self::OnRelease) => ready,
+            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
         }
     }
 

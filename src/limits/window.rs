@@ -15,6 +15,9 @@ use crate::time::{Duration, Instant};
 /// How many expired stamps are remembered, so that a window made longer by a reload still knows what was spent.
 const PAST_MAX: usize = 65_536;
 
+/// Farther than anybody waits, and safe to add to an instant.
+const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// The sliding log of one allowance. It holds one stamp for each request of the last `span`; a decision costs
 /// amortised O(1).
 #[derive(Debug)]
@@ -91,6 +94,35 @@ impl Window {
         // `excess + 1` stamps have to expire first; pending ones do not expire.
         let opens = usize::try_from(excess).ok().and_then(|index| self.live.get(index));
         known.and(opens.map_or(Ready::OnRelease, |&stamp| Ready::at(stamp + self.span, now)))
+    }
+
+    /// When the `n`-th from now, from 1, finds room, if all before it are taken as soon as they do; `None`: at once. What
+    /// is pending counts as if it were written now. A pattern repeats each span.
+    #[must_use]
+    pub fn nth_opens(&self, now: Instant, n: u32) -> Option<Instant> {
+        let allowance = self.allowance.get();
+        let ahead = n.saturating_sub(1);
+        let in_span = ahead % allowance;
+        let opens = in_span.checked_add(self.used())?.checked_sub(allowance);
+        let opens = opens.map(|index| {
+            let stamp = usize::try_from(index).ok().and_then(|index| self.live.get(index));
+            stamp.map_or(now + self.span, |&stamp| (stamp + self.span).max(now))
+        });
+        match (ahead / allowance, opens) {
+            (0, opens) => opens,
+            (spans, opens) => Some(opens.unwrap_or(now) + self.span.saturating_mul(spans).min(FAR)),
+        }
+    }
+
+    /// When everything that counts will have expired.
+    #[must_use]
+    pub fn empty_at(&self) -> Option<Instant> {
+        self.live.back().map(|&stamp| stamp + self.span)
+    }
+
+    /// A request was sent at `at`, before this window was there; later ones come later.
+    pub fn spend(&mut self, at: Instant) {
+        self.live.push_back(at);
     }
 
     /// Takes one: it is pending until [`Window::stamp`] or [`Window::refund`]. The caller has seen [`Ready::Now`].

@@ -56,7 +56,7 @@ fn any_quota() -> impl Strategy<Value = Quota> {
             requests: NonZeroU32::new(requests),
             window: Duration::from_millis(window),
             window_margin: Duration::from_millis(margin),
-            burst: NonZeroU32::new(burst).unwrap(),
+            burst: NonZeroU32::new(burst),
             concurrency: NonZeroU32::new(concurrency),
             slot_release_delay: Duration::from_millis(50),
             slot_release_delay_aborted: Duration::from_millis(2_000),
@@ -186,7 +186,7 @@ async fn live_all(world: World) -> (Vec<Seen>, Option<Instant>) {
             slot_release_delay_aborted: world.quota.slot_release_delay_aborted,
             ..quota
         };
-        admission.reconfigure(vec![way("up", &["k"], quota)], BOUNDS);
+        admission.reconfigure(vec![way("up", &["k"], quota)], Vec::new(), BOUNDS);
         reloaded = Some(time::now());
     }
     for call in calls {

@@ -56,7 +56,7 @@ impl World {
             requests: NonZeroU32::new(requests),
             window,
             window_margin: MARGIN,
-            burst: NonZeroU32::new(5).unwrap(),
+            burst: NonZeroU32::new(5),
             concurrency: NonZeroU32::new(slots),
             slot_release_delay: Duration::from_millis(50),
             slot_release_delay_aborted: Duration::from_secs(2),

@@ -1,0 +1,147 @@
+//! How long it will take: the position of each waiting call in the order of service, and the time until its turn.
+//!
+//! Nobody is looked at who waits behind. Inside a client it is its rank; between clients the virtual times say how many
+//! calls of each go before it; between classes the floors do; and the lane says when its n-th permit from now can exist.
+//! What cannot be known is left out: who will leave, and who will come.
+
+use std::sync::Arc;
+
+use super::clients::ClientNumber;
+use super::fair::stride;
+use super::state::{Spot, State};
+use super::{Demand, Refusal, Shared};
+use crate::answer::Outlook;
+use crate::time::{Duration, Instant};
+use crate::units::Priority;
+
+/// A call in line, or one that is about to be.
+#[derive(Debug, Clone, Copy)]
+struct Stand<'a> {
+    lanes: &'a [usize],
+    class: Priority,
+    client: ClientNumber,
+    arrival: u64,
+    /// How many of its client's calls go before it, in its line.
+    rank: usize,
+}
+
+impl Shared {
+    /// Where a call stands, by its number of arrival.
+    pub(super) fn outlook(self: &Arc<Self>, arrival: u64) -> Option<Outlook> {
+        self.state.lock().outlook(crate::time::now(), arrival)
+    }
+}
+
+impl State {
+    fn outlook(&mut self, now: Instant, arrival: u64) -> Option<Outlook> {
+        let Spot { line, class, client } = *self.spots.get(&arrival)?;
+        let line = self.lines.get(line)?;
+        let (lanes, rank) = (line.lanes.clone(), line.class(class).rank(client, arrival));
+        Some(self.look(now, Stand { lanes: &lanes, class, client, arrival, rank }))
+    }
+
+    /// Whether a call that comes now can have its turn before its deadline, as far as anybody can tell.
+    pub(super) fn in_time(
+        &mut self,
+        now: Instant,
+        lanes: &[usize],
+        client: ClientNumber,
+        demand: &Demand,
+    ) -> Result<(), Refusal> {
+        let left = demand.deadline.saturating_duration_since(now);
+        // Nearly always there is time even for who goes last, which costs less to know.
+        let waiting: u32 = lanes.iter().filter_map(|lane| self.lanes.get(*lane)).flat_map(|lane| lane.waiting).sum();
+        if self.expected_after(now, lanes, waiting.saturating_add(1)).is_some_and(|last| last <= left) {
+            return Ok(());
+        }
+        let class = demand.priority;
+        let rank = self.line_of(lanes).map_or(0, |line| line.class(class).len_of(client));
+        let stand = Stand { lanes, class, client, arrival: u64::MAX, rank };
+        match self.look(now, stand).eta {
+            Some(turn) if turn > left => Err(Refusal::DeadlineUnreachable { turn: Some(turn), left }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn look(&mut self, now: Instant, stand: Stand<'_>) -> Outlook {
+        let position = self.position(stand);
+        let nth = u32::try_from(stand.rank).unwrap_or(u32::MAX).saturating_add(1);
+        Outlook { position, eta: self.expected_with_own(now, stand.lanes, position, stand.client, nth) }
+    }
+
+    /// When the `position`-th permit of these lanes can be expected, and the `nth` of the client by its own limits.
+    pub(super) fn expected_with_own(
+        &mut self,
+        now: Instant,
+        lanes: &[usize],
+        position: u32,
+        client: ClientNumber,
+        nth: u32,
+    ) -> Option<Duration> {
+        let lane = self.expected_after(now, lanes, position)?;
+        let own = self.clients.of(client).and_then(|client| client.own.as_mut());
+        Some(own.map_or(lane, |own| lane.max(own.nth_permit(now, nth).saturating_duration_since(now))))
+    }
+
+    /// Its place in the order of service, from 1.
+    fn position(&self, stand: Stand<'_>) -> u32 {
+        let Some(lane) = stand.lanes.first().and_then(|lane| self.lanes.get(*lane)) else { return 1 };
+        let class = stand.class as usize;
+        let weight = self.clients.weight(stand.client);
+        let moved = stride(weight).saturating_mul(u64::try_from(stand.rank).unwrap_or(u64::MAX));
+        let due = lane.fair[class].tag(stand.client).saturating_add(moved);
+        let mut waiting = [0_u32; 3];
+        let mut ahead = u32::try_from(stand.rank).unwrap_or(u32::MAX);
+        for line in self.lines_beside(stand.lanes) {
+            for class in Priority::ALL {
+                waiting[class as usize] = waiting[class as usize].saturating_add(line.class(class).len());
+            }
+            let queues = line.class(stand.class);
+            for turn in queues.turns() {
+                if turn.tag > due {
+                    break;
+                }
+                if turn.client == stand.client {
+                    continue;
+                }
+                let (step, len) = (stride(self.clients.weight(turn.client)), queues.len_of(turn.client));
+                let before = usize::try_from((due - turn.tag).div_ceil(step)).unwrap_or(usize::MAX);
+                // At equal times who came first goes first.
+                let level = (due - turn.tag).is_multiple_of(step)
+                    && queues.nth(turn.client, before).is_some_and(|(arrival, _)| arrival < stand.arrival);
+                let before = before.saturating_add(usize::from(level)).min(len);
+                ahead = ahead.saturating_add(u32::try_from(before).unwrap_or(u32::MAX));
+            }
+        }
+        lane.floors.position(stand.class, ahead, waiting, &self.bounds.floors)
+    }
+
+    /// When the `n`-th permit from now, from 1, of any of these lanes can be expected; `None`: all of them are paused.
+    pub(super) fn expected_after(&mut self, now: Instant, lanes: &[usize], n: u32) -> Option<Duration> {
+        let open = |lane: &&usize| self.lanes.get(**lane).is_some_and(super::lane::Lane::is_open);
+        let open: Vec<usize> = lanes.iter().filter(open).copied().collect();
+        if let [lane] = open[..] {
+            let lane = self.lanes.get_mut(lane)?;
+            return Some(lane.allowance.nth_permit(now, n).saturating_duration_since(now));
+        }
+        // As many lanes share the permits as make it soonest, those first that have one first.
+        let mut firsts: Vec<(Instant, usize)> = Vec::new();
+        for lane in open {
+            firsts.push((self.lanes.get_mut(lane)?.allowance.nth_permit(now, 1), lane));
+        }
+        firsts.sort_unstable();
+        let mut soonest: Option<Instant> = None;
+        for (index, (first, _)) in firsts.iter().enumerate() {
+            if soonest.is_some_and(|soonest| *first >= soonest) {
+                break;
+            }
+            let share = n.div_ceil(u32::try_from(index + 1).unwrap_or(u32::MAX));
+            let mut last = now;
+            for (_, lane) in &firsts[..=index] {
+                last = last.max(self.lanes.get_mut(*lane)?.allowance.nth_permit(now, share));
+            }
+            soonest = Some(soonest.map_or(last, |soonest| soonest.min(last)));
+        }
+        soonest.map(|soonest| soonest.saturating_duration_since(now))
+    }
+}

@@ -1,0 +1,176 @@
+//! Which lanes can serve a call.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::lane::Lane;
+use super::{Full, Refusal, Way};
+use crate::ids::{KeyId, LaneId};
+use crate::limits::settings::Scope;
+use crate::time::{Duration, Instant};
+
+/// So many keys of clients have an allowance each at a time.
+const KEYS_MAX: usize = 10_000;
+/// So many lanes there are before those of keys that were not used for long are looked for.
+const LANES_MIN: usize = 256;
+
+/// The upstreams, in the order of preference.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    ways: Vec<Known>,
+    lane_of: HashMap<LaneId, usize>,
+    paused: HashSet<Arc<str>>,
+    /// How many lanes there may be before they are looked through.
+    sweep_at: usize,
+}
+
+/// An upstream, with the indexes of its lanes.
+#[derive(Debug)]
+struct Known {
+    way: Way,
+    /// One for each key, or one for all; none where each client's key has its own.
+    lanes: Vec<usize>,
+}
+
+impl Known {
+    fn has_lanes_of_clients(&self) -> bool {
+        self.way.passes_keys && self.way.scope == Scope::Key
+    }
+}
+
+impl Ways {
+    /// Other ways from now on. Lanes that none of them has are kept: what was spent of them counts when they come back.
+    pub(super) fn reconfigure(&mut self, lanes: &mut Slab<Lane>, now: Instant, ways: Vec<Way>) {
+        for (_, lane) in lanes.iter_mut() {
+            lane.in_use = false;
+        }
+        self.ways = ways.into_iter().map(|way| Known { way, lanes: Vec::new() }).collect();
+        for index in 0..self.ways.len() {
+            let way = self.ways[index].way.clone();
+            self.ways[index].lanes = match (way.scope, way.passes_keys) {
+                (Scope::Key, true) => {
+                    let own = lanes.iter_mut().filter(|(_, lane)| lane.is_passing && lane.id.upstream == way.upstream);
+                    own.for_each(|(_, lane)| {
+                        lane.in_use = true;
+                        lane.allowance.reconfigure(now, way.quota);
+                    });
+                    Vec::new()
+                }
+                (Scope::Key, false) => way.keys.iter().map(|&key| self.lane_of(lanes, now, &way, key)).collect(),
+                (Scope::Upstream, _) => {
+                    let index = self.lane_of(lanes, now, &way, KeyId::ALL);
+                    if let Some(lane) = lanes.get_mut(index) {
+                        lane.share(&way.keys);
+                    }
+                    vec![index]
+                }
+            };
+        }
+        self.sweep(lanes, now);
+        self.apply_pauses(lanes);
+    }
+
+    fn lane_of(&mut self, lanes: &mut Slab<Lane>, now: Instant, way: &Way, key: KeyId) -> usize {
+        let id = LaneId { upstream: Arc::clone(&way.upstream), key };
+        if let Some(index) = self.lane_of.get(&id)
+            && let Some(lane) = lanes.get_mut(*index)
+        {
+            lane.allowance.reconfigure(now, way.quota);
+            lane.in_use = true;
+            return *index;
+        }
+        let index = lanes.insert(Lane::new(id.clone(), way.quota));
+        self.lane_of.insert(id, index);
+        index
+    }
+
+    /// The lanes that can serve a call, preferred first: of the first upstream that serves its model the fullest key,
+    /// then the others, then those of the next.
+    ///
+    /// # Errors
+    /// When nobody serves it, or too many keys are in use for one more.
+    pub(super) fn serving(
+        &mut self,
+        lanes: &mut Slab<Lane>,
+        now: Instant,
+        model: Option<&str>,
+        key: KeyId,
+    ) -> Result<Vec<usize>, Refusal> {
+        let mut serving = Vec::with_capacity(1);
+        for index in 0..self.ways.len() {
+            let known = &self.ways[index];
+            if !(known.way.serves)(model) {
+                continue;
+            }
+            if known.has_lanes_of_clients() {
+                serving.push(self.passing(lanes, now, index, key)?);
+            } else {
+                serving.extend_from_slice(&known.lanes);
+            }
+        }
+        if serving.is_empty() { Err(no_upstream(model)) } else { Ok(serving) }
+    }
+
+    /// The lane of a client's own key.
+    fn passing(&mut self, lanes: &mut Slab<Lane>, now: Instant, way: usize, key: KeyId) -> Result<usize, Refusal> {
+        let way = &self.ways[way].way;
+        let id = LaneId { upstream: Arc::clone(&way.upstream), key };
+        if let Some(index) = self.lane_of.get(&id) {
+            return Ok(*index);
+        }
+        let (quota, upstream) = (way.quota, Arc::clone(&way.upstream));
+        if lanes.len() >= self.sweep_at.max(LANES_MIN) {
+            self.sweep(lanes, now);
+            if lanes.len() >= KEYS_MAX {
+                return Err(Refusal::QueueFull { full: Full::Keys(KEYS_MAX), retry_after: Duration::from_secs(10) });
+            }
+        }
+        let mut lane = Lane::new(id.clone(), quota);
+        lane.is_passing = true;
+        lane.is_paused = self.paused.contains(&upstream);
+        let index = lanes.insert(lane);
+        self.lane_of.insert(id, index);
+        Ok(index)
+    }
+
+    /// Forgets lanes of which nothing is used: those of clients' keys, and those that the settings have no more.
+    fn sweep(&mut self, lanes: &mut Slab<Lane>, now: Instant) {
+        lanes.retain(|_, lane| (lane.in_use && !lane.is_passing) || !lane.is_untouched(now));
+        self.lane_of.retain(|_, index| lanes.contains(*index));
+        self.sweep_at = 2 * lanes.len();
+    }
+
+    /// The lane of a request that is not counted: the first that serves the model.
+    pub(super) fn first(&self, lanes: &Slab<Lane>, model: Option<&str>, key: KeyId) -> Result<LaneId, Refusal> {
+        let known = self.ways.iter().find(|known| (known.way.serves)(model)).ok_or_else(|| no_upstream(model))?;
+        let lane = known.lanes.first().and_then(|index| lanes.get(*index)).map(|lane| lane.id.key);
+        let key = match known.way.scope {
+            Scope::Upstream => known.way.keys.first().copied().unwrap_or(key),
+            Scope::Key => lane.unwrap_or(key),
+        };
+        Ok(LaneId { upstream: Arc::clone(&known.way.upstream), key })
+    }
+
+    /// Pauses an upstream, or lets it go on. Says whether there is one of that name.
+    pub(super) fn pause(&mut self, lanes: &mut Slab<Lane>, upstream: &str, paused: bool) -> bool {
+        let Some(known) = self.ways.iter().find(|known| *known.way.upstream == *upstream) else { return false };
+        match paused {
+            true => self.paused.insert(Arc::clone(&known.way.upstream)),
+            false => self.paused.remove(upstream),
+        };
+        self.apply_pauses(lanes);
+        true
+    }
+
+    fn apply_pauses(&self, lanes: &mut Slab<Lane>) {
+        for (_, lane) in lanes {
+            lane.is_paused = self.paused.contains(&lane.id.upstream);
+        }
+    }
+}
+
+fn no_upstream(model: Option<&str>) -> Refusal {
+    Refusal::NoUpstream { model: model.map(str::to_owned) }
+}
