@@ -164,13 +164,34 @@ impl State {
         client: ClientNumber,
         ask: Ask,
     ) -> Option<Permit> {
-        for &lane in lanes {
-            let idle = self.lanes.get(lane).is_some_and(|lane| lane.is_open() && !lane.is_wanted());
-            if idle && let Ok(permit) = self.take(shared, now, (lane, client), ask, Backlog::Empty, false) {
-                return Some(permit);
+        let mut rest = lanes;
+        while let Some(&first) = rest.first() {
+            let upstream = self.lanes.get(first).map(|lane| Arc::clone(&lane.id.upstream));
+            let is_key =
+                |lane: &&usize| self.lanes.get(**lane).is_some_and(|lane| Some(&lane.id.upstream) == upstream.as_ref());
+            let (keys, others) = rest.split_at(rest.iter().take_while(is_key).count().max(1));
+            rest = others;
+            // Of several keys of one upstream the fullest goes first.
+            let fullest = if keys.len() > 1 { self.fullest(now, keys) } else { None };
+            for &lane in fullest.iter().chain(keys) {
+                let idle = self.lanes.get(lane).is_some_and(|lane| lane.is_open() && !lane.is_wanted());
+                if idle && let Ok(permit) = self.take(shared, now, (lane, client), ask, Backlog::Empty, false) {
+                    return Some(permit);
+                }
             }
         }
         None
+    }
+
+    fn fullest(&mut self, now: Instant, keys: &[usize]) -> Option<usize> {
+        let mut best: Option<(usize, f64)> = None;
+        for &key in keys {
+            let left = self.lanes.get_mut(key)?.allowance.share_left(now);
+            if best.is_none_or(|(_, most)| left > most) {
+                best = Some((key, left));
+            }
+        }
+        best.map(|(key, _)| key)
     }
 
     /// Whether a call may wait, and there is hope for it.
