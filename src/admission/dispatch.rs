@@ -208,6 +208,15 @@ impl State {
         }
     }
 
+    /// A client whose own limits are reached need not be asked before they have room.
+    pub(super) fn park_if_over(&mut self, now: Instant, client: ClientNumber, ask: Ask) {
+        let own = self.clients.of(client).filter(|client| !client.is_parked).and_then(|client| client.own.as_mut());
+        match own.map_or(Ready::Now, |own| own.ready(now, ask, Backlog::Empty)) {
+            Ready::Now => {}
+            ready @ (Ready::At(_) | Ready::OnRelease) => self.park(client, ready),
+        }
+    }
+
     /// A client's calls stand aside until its own limits have room.
     fn park(&mut self, client: ClientNumber, ready: Ready) {
         let Some(whose) = self.clients.of(client) else { return };

@@ -49,9 +49,7 @@ impl State {
         demand: &Demand,
     ) -> Result<(), Refusal> {
         let left = demand.deadline.saturating_duration_since(now);
-        // Nearly always there is time even for who goes last, which costs less to know.
-        let waiting: u32 = lanes.iter().filter_map(|lane| self.lanes.get(*lane)).flat_map(|lane| lane.waiting).sum();
-        if self.expected_after(now, lanes, waiting.saturating_add(1)).is_some_and(|last| last <= left) {
+        if self.is_surely_in_time(now, lanes, client, now + left) {
             return Ok(());
         }
         let class = demand.priority;
@@ -61,6 +59,15 @@ impl State {
             Some(turn) if turn > left => Err(Refusal::DeadlineUnreachable { turn: Some(turn), left }),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Nearly always there is time even for who goes last, which costs less to know.
+    fn is_surely_in_time(&mut self, now: Instant, lanes: &[usize], client: ClientNumber, deadline: Instant) -> bool {
+        let waiting: u32 = self.totals().0.iter().sum();
+        let has_own = self.clients.of(client).is_some_and(|client| client.own.is_some());
+        let first = lanes.first().and_then(|lane| self.lanes.get_mut(*lane)).filter(|lane| lane.is_open());
+        let last = first.map(|lane| lane.allowance.nth_permit_at_last(now, waiting.saturating_add(1)));
+        !has_own && last.is_some_and(|last| last <= deadline)
     }
 
     fn look(&mut self, now: Instant, stand: Stand<'_>) -> Outlook {

@@ -40,7 +40,7 @@ pub(super) struct Held {
 pub struct Permit {
     shared: Arc<Shared>,
     /// `None` for a route that the provider does not count.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     lane: LaneId,
     stage: Stage,
     waited: Duration,
@@ -48,7 +48,13 @@ pub struct Permit {
 
 impl Permit {
     pub(super) fn new(shared: &Arc<Shared>, lane: LaneId, held: Held) -> Self {
-        Self { shared: Arc::clone(shared), held: Some(held), lane, stage: Stage::Unused, waited: Duration::ZERO }
+        Self {
+            shared: Arc::clone(shared),
+            held: Some(Box::new(held)),
+            lane,
+            stage: Stage::Unused,
+            waited: Duration::ZERO,
+        }
     }
 
     pub(super) fn exempt(shared: &Arc<Shared>, lane: LaneId) -> Self {
@@ -69,7 +75,7 @@ impl Permit {
 
     /// Takes out what it holds: whoever has it gives it back.
     pub(super) fn into_held(mut self) -> Option<Held> {
-        self.held.take()
+        self.held.take().map(|held| *held)
     }
 
     /// The upstream and key to use.
@@ -140,7 +146,7 @@ impl Permit {
 
     fn release(&mut self, clean: bool) {
         if let Some(held) = self.held.take() {
-            self.shared.with(|state, now| state.release(&self.shared, now, held, clean));
+            self.shared.with(|state, now| state.release(&self.shared, now, *held, clean));
         }
     }
 }
@@ -149,7 +155,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if self.stage == Stage::Unused {
             if let Some(held) = self.held.take() {
-                self.shared.with(|state, now| state.hand_over(&self.shared, now, held));
+                self.shared.with(|state, now| state.hand_over(&self.shared, now, *held));
             }
         } else if self.held.is_some() {
             self.written();

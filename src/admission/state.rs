@@ -148,7 +148,11 @@ impl State {
             own,
             tell,
         };
+        let needs_own = waiting.own.is_none();
         self.insert(lanes.clone(), demand.priority, client, arrival, waiting);
+        if needs_own {
+            self.park_if_over(now, client, ask);
+        }
         for lane in lanes {
             self.dispatch(shared, now, lane, Backlog::Waiting);
         }

@@ -4,7 +4,9 @@
 
 mod backlog;
 mod order;
+mod promises;
 mod provider;
+mod shares;
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -13,8 +15,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::ids::KeyId;
-use crate::limits::Quota;
+use crate::ids::{ClientId, KeyId};
+use crate::limits::{Dimension, Quota};
 use crate::time::{Duration, Instant};
 use crate::units::Priority;
 

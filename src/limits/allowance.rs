@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::meter::GrainId;
-use super::{Dimension, Meter, Pace, Quota, Ready, Slots, Window};
+use super::{Dimension, FAR, Meter, Pace, Quota, Ready, Slots, Window, forecast};
 use crate::time::{Duration, Instant};
 use crate::units::Priority;
 
@@ -329,18 +329,32 @@ impl Allowance {
         (until(window), until(self.tokens.empty_at()))
     }
 
+    /// An instant by which the `n`-th permit from now will have existed, if all stays as it is. It is late by up to two
+    /// spans, and costs little to know.
+    pub fn nth_permit_at_last(&mut self, now: Instant, n: u32) -> Instant {
+        let first = self.closed_until.map_or(now, |until| until.max(now));
+        let window = self.rate.as_ref().map(|rate| {
+            let spans = (n / rate.window.allowance()).saturating_add(2);
+            first + self.quota.span().saturating_mul(spans).min(FAR)
+        });
+        self.nth_by_the_others(now, n, window.unwrap_or(first))
+    }
+
     /// When the `n`-th permit from now, from 1, can be expected to exist under backlog, if everything stays as it is and
     /// permits ask for as many tokens, and hold their slot for as long, as they do on average.
     pub fn nth_permit(&mut self, now: Instant, n: u32) -> Instant {
         let mut expected = self.closed_until.map_or(now, |until| until.max(now));
         if let Some(Rate { window, pace }) = &mut self.rate {
-            let opens = |n| window.nth_opens(now, n);
-            expected = expected.max(opens(n).unwrap_or(now));
-            if let Some(pace) = pace {
-                let first = expected_first(pace.ready(now, window), now);
-                expected = expected.max(pace.nth_step(now, n, first, window));
-            }
+            expected = match pace {
+                Some(pace) => forecast::nth_permit(window, pace, now, expected, n),
+                None => expected.max(window.nth_opens(now, n).unwrap_or(now)),
+            };
         }
+        self.nth_by_the_others(now, n, expected)
+    }
+
+    /// The same by day, tokens and slots, where they make it later.
+    fn nth_by_the_others(&mut self, now: Instant, n: u32, mut expected: Instant) -> Instant {
         if let Some(fits) = self.day.fits_at(now, u64::from(n)) {
             expected = expected.max(fits);
         }
@@ -355,13 +369,6 @@ impl Allowance {
             expected = expected.max(now + held.mul_f64(turns));
         }
         expected
-    }
-}
-
-fn expected_first(ready: Ready, now: Instant) -> Instant {
-    match ready {
-        Ready::At(at) => at,
-        Ready::Now | Ready::OnRelease => now,
     }
 }
 
