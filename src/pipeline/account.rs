@@ -157,6 +157,7 @@ impl Open {
             (Some(sent), None) => sent.elapsed(),
             (None, _) => crate::time::Duration::ZERO,
         };
+        self.metrics.client_served(&self.client, facts.attempts, facts.waited);
         let (route, priority) = (self.route, self.priority);
         self.metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued, upstream });
         telemetry::call_line(&CallRecord {

@@ -18,7 +18,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCO
 use super::BadCall;
 use crate::admission::settings::{Client, ClientKey};
 use crate::ids::{ClientId, KeyId, is_plain_name};
-use crate::units::Priority;
+use crate::units::{Priority, Secret};
 
 const CLIENT: &str = "x-tidegate-client";
 /// Fields that hold a key and nothing else, first the one that wins where two say something else.
@@ -71,8 +71,8 @@ pub struct Clients {
 
 #[derive(Debug, Clone)]
 struct Known {
-    /// What its key hashes to.
-    digest: blake3::Hash,
+    /// What its key hashes to; `None`: it is the placeholder that printed settings have for a secret, and fits nobody.
+    digest: Option<blake3::Hash>,
     name: Arc<str>,
     class: Priority,
     class_max: Priority,
@@ -82,8 +82,9 @@ impl Known {
     fn new(client: &Client) -> Self {
         let Client { name, key, class, class_max, .. } = client;
         let digest = match key {
-            ClientKey::Plain(key) => blake3::hash(key.expose().as_bytes()),
-            ClientKey::Blake3(digest) => blake3::Hash::from_bytes(*digest),
+            ClientKey::Plain(key) if key.expose() == Secret::REDACTED => None,
+            ClientKey::Plain(key) => Some(blake3::hash(key.expose().as_bytes())),
+            ClientKey::Blake3(digest) => Some(blake3::Hash::from_bytes(*digest)),
         };
         Self { digest, name: name.as_str().into(), class: *class, class_max: *class_max }
     }
@@ -123,7 +124,7 @@ impl Clients {
 
     /// Whose key it is. All are compared, whichever fits, each in constant time: how long it takes tells nothing.
     fn owner(&self, key: &[u8]) -> Option<&Known> {
-        let digest = blake3::hash(key);
+        let digest = Some(blake3::hash(key));
         self.known.iter().fold(None, |found, known| if known.digest == digest { Some(known) } else { found })
     }
 

@@ -1,6 +1,5 @@
 //! `[[clients]]` and what belongs to one.
 
-use super::same_key;
 use crate::admission::settings::{Client, ClientKey, ClientLimits, OnLimit};
 use crate::config::reader::Section;
 use crate::config::schema::{Blank, Fields, Group};
@@ -41,6 +40,12 @@ impl Group for Client {
         section.demand(!key || !hash, ["key", "key_blake3"], "cannot stand beside key_blake3", "remove one of them");
         let fix = "add key = \"${NAME}\", or key_blake3 with the hash of the key";
         section.demand(key || hash, ["key", "key_blake3"], "is missing", fix);
+        let sendable = match &self.key {
+            ClientKey::Plain(key) => key.expose().bytes().all(|byte| byte.is_ascii_graphic()) || !section.has("key"),
+            ClientKey::Blake3(_) => true,
+        };
+        let fix = "choose a key of letters, digits and dashes, as `openssl rand -hex 24` prints one";
+        section.demand(sendable, ["key"], "must be visible ASCII without spaces, or no client could send it", fix);
         if !section.has("class_max") {
             self.class_max = self.class;
         }
@@ -74,14 +79,20 @@ pub(super) fn check_beside_each_other(clients: &[Client], sections: &[Section<'_
         let others = || clients.iter().take(index);
         let taken = !client.name.is_empty() && others().any(|other| other.name == client.name);
         section.demand(!taken, ["name"], format!("another client is called {}", client.name), "rename one");
-        let (field, shared) = match &client.key {
-            ClientKey::Plain(key) => ("key", !key.expose().is_empty() && others().any(|other| has_key(other, key))),
-            ClientKey::Blake3(_) => ("key_blake3", others().any(|other| other.key == client.key)),
+        let field = match &client.key {
+            ClientKey::Plain(_) => "key",
+            ClientKey::Blake3(_) => "key_blake3",
         };
+        let shared = digest(&client.key).is_some_and(|key| others().any(|other| digest(&other.key) == Some(key)));
         section.demand(!shared, [field], "is another client's too", "give each client a key of its own");
     }
 }
 
-fn has_key(client: &Client, key: &Secret) -> bool {
-    matches!(&client.key, ClientKey::Plain(own) if same_key(own, key))
+/// What tells a key from others, whichever way it is written; a placeholder is none.
+fn digest(key: &ClientKey) -> Option<blake3::Hash> {
+    match key {
+        ClientKey::Plain(key) if key.expose().is_empty() || key.expose() == Secret::REDACTED => None,
+        ClientKey::Plain(key) => Some(blake3::hash(key.expose().as_bytes())),
+        ClientKey::Blake3(hash) => Some(blake3::Hash::from_bytes(*hash)),
+    }
 }

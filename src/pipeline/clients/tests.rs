@@ -1,5 +1,4 @@
 use super::*;
-use crate::units::Secret;
 
 const CHAT: &str = "tg-chat-key";
 const BATCH: &str = "tg-batch-key";
@@ -147,6 +146,13 @@ fn header_names_the_client_only_where_it_is_trusted() {
     assert_eq!(identified(&trusting, &[("x-tidegate-client", "chat")]).0, Err(Stranger::NoKey));
     // Without clients there is none to ask for.
     assert_eq!(name(&Clients::new(&[], true), &[("x-tidegate-client", "chat")]), "chat");
+}
+
+#[test]
+fn placeholder_of_printed_settings_is_nobodys_key() {
+    let printed = ClientKey::Plain(Secret::new(Secret::REDACTED.to_owned()));
+    let clients = Clients::new(&[Client::new("chat".to_owned(), printed)], false);
+    assert_eq!(identified(&clients, &[("api-key", Secret::REDACTED)]).0, Err(Stranger::WrongKey));
 }
 
 #[test]
