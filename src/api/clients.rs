@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn no_more_are_shown_than_asked_for() {
-        let statuses: Vec<_> = (0..50).map(|n| status(ClientId::Key(KeyId::of(format!("sk-{n}"))))).collect();
+        let statuses: Vec<_> = (0..50).map(|n| status(ClientId::Key(KeyId::of(&format!("sk-{n}"))))).collect();
         let view = View::new(&[], &statuses, 10);
         assert_eq!((view.total, view.clients.len()), (50, 10));
     }

@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn of_many_keys_of_clients_the_fullest_are_shown() {
-        let key = |n: u32| KeyId::of(format!("sk-{n}"));
+        let key = |n: u32| KeyId::of(&format!("sk-{n}"));
         let lanes: Vec<_> = (0..300).map(|n| lane("main", key(n), n % 40)).collect();
         let upstream = upstream("main", &[]);
         let one = One::new(&upstream, &lanes);

@@ -21,6 +21,8 @@ use crate::upstream::Failure;
 pub struct TurnedAway {
     /// Names it.
     pub id: CallId,
+    /// Whose it is, as far as that was found out.
+    pub client: ClientId,
     /// When it came.
     pub received: Instant,
     /// What it counts as.
@@ -38,7 +40,7 @@ pub(super) fn turned_away(request: &TurnedAway, metrics: &Metrics) {
     metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued: none, upstream: none });
     telemetry::call_line(&CallRecord {
         request_id: request.id,
-        client: &ClientId::Everybody,
+        client: &request.client,
         class: priority,
         model: None,
         route,

@@ -111,7 +111,8 @@ impl Clients {
             let mut owner = None;
             for key in keys(headers) {
                 bears_any = true;
-                owner = owner.or(self.owner(key));
+                let found = self.owner(key);
+                owner = owner.or(found);
             }
             let Some(owner) = owner else {
                 return Err(if bears_any { Stranger::WrongKey } else { Stranger::NoKey });
@@ -173,7 +174,7 @@ fn keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 }
 
 fn first_key(headers: &HeaderMap) -> KeyId {
-    keys(headers).next().map_or(KeyId::PASS_THROUGH, KeyId::of)
+    keys(headers).next().map_or(KeyId::PASS_THROUGH, KeyId::of_bytes)
 }
 
 /// The key without the word before it.

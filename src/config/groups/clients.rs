@@ -40,12 +40,6 @@ impl Group for Client {
         section.demand(!key || !hash, ["key", "key_blake3"], "cannot stand beside key_blake3", "remove one of them");
         let fix = "add key = \"${NAME}\", or key_blake3 with the hash of the key";
         section.demand(key || hash, ["key", "key_blake3"], "is missing", fix);
-        let sendable = match &self.key {
-            ClientKey::Plain(key) => key.expose().bytes().all(|byte| byte.is_ascii_graphic()) || !section.has("key"),
-            ClientKey::Blake3(_) => true,
-        };
-        let fix = "choose a key of letters, digits and dashes, as `openssl rand -hex 24` prints one";
-        section.demand(sendable, ["key"], "must be visible ASCII without spaces, or no client could send it", fix);
         if !section.has("class_max") {
             self.class_max = self.class;
         }
