@@ -9,16 +9,18 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 
-use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota};
+use crate::admission::settings::Client;
+use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota, ClientStatus, LaneStatus, Queue};
 use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
 use crate::memory::Memory;
 use crate::metrics::{MemoryKind, Metrics};
-use crate::pipeline::{Pipeline, Rules};
+use crate::pipeline::{Clients, Pipeline, Rules};
 use crate::proxy::{self, Bounds, Proxy};
 use crate::telemetry;
 use crate::time::{self, Duration, Tasks};
 use crate::units::Priority;
+use crate::upstream::settings::Upstream;
 use crate::upstream::{Config, UnusableUpstream, Upstreams};
 
 /// How long calls that are turned away at the end of a drain may take to hear so.
@@ -171,8 +173,10 @@ impl App {
         let admission = Admission::new(Vec::new(), queue_bounds(&settings));
         admission.reconfigure(upstreams.ways(), client_quotas(&settings), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
+        pipeline.know(clients(&settings));
+        metrics.declare_clients(client_names(&settings));
         let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), Bounds::from(&settings.server));
-        show_usage_at_scrapes(&metrics, &pipeline, &upstreams, &memory);
+        show_usage_at_scrapes(&metrics, &admission, &upstreams, &memory);
         Ok(Self(Arc::new(Shared {
             source,
             started: settings.clone(),
@@ -255,10 +259,12 @@ impl App {
     }
 
     fn apply(&self, new: Settings) -> Result<(), ReloadError> {
-        let Shared { admission, upstreams, pipeline, proxy, memory, .. } = &*self.0;
+        let Shared { admission, upstreams, pipeline, proxy, memory, metrics, .. } = &*self.0;
         upstreams.reconfigure(&upstream_config(&new))?;
         admission.reconfigure(upstreams.ways(), client_quotas(&new), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
+        pipeline.know(clients(&new));
+        metrics.declare_clients(client_names(&new));
         proxy.reconfigure(Bounds::from(&new.server));
         memory.set_max(new.server.memory_max);
         for setting in self.0.started.frozen_differences(&new) {
@@ -303,6 +309,39 @@ impl AdminHooks for App {
     fn drain(&self) {
         Self::drain(self);
     }
+
+    fn pause(&self, upstream: &str, paused: bool) -> Result<(), Vec<String>> {
+        if !self.0.admission.pause(upstream, paused) {
+            return Err(self.0.settings.lock().upstreams.iter().map(|upstream| upstream.name.clone()).collect());
+        }
+        tracing::info!(upstream, paused, "an operator has paused an upstream, or resumed it");
+        Ok(())
+    }
+
+    fn queue(&self, most: usize) -> Queue {
+        self.0.admission.queue(most)
+    }
+
+    fn upstreams(&self) -> Vec<Upstream> {
+        self.0.settings.lock().upstreams.clone()
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        self.0.admission.lanes()
+    }
+
+    fn client_settings(&self) -> Vec<Client> {
+        self.0.settings.lock().clients.clone()
+    }
+
+    fn clients(&self) -> Vec<ClientStatus> {
+        self.0.admission.clients()
+    }
+
+    fn config(&self) -> String {
+        let settings = self.0.settings.lock().clone();
+        settings.to_json()
+    }
 }
 
 fn upstream_config(settings: &Settings) -> Config<'_> {
@@ -322,6 +361,14 @@ fn rules(settings: &Settings) -> Rules {
     Rules { wait_max: settings.admission.wait_max }
 }
 
+fn clients(settings: &Settings) -> Clients {
+    Clients::new(&settings.clients, settings.admission.trust_client_header)
+}
+
+fn client_names(settings: &Settings) -> impl Iterator<Item = &str> {
+    settings.clients.iter().map(|client| client.name.as_str())
+}
+
 fn mistakes_of(error: &ReloadError) -> Vec<String> {
     match error {
         ReloadError::Settings(LoadError::Mistaken { mistakes, .. }) => mistakes
@@ -338,20 +385,29 @@ fn mistakes_of(error: &ReloadError) -> Vec<String> {
 }
 
 /// Gauges mirror the state; they are set when somebody looks.
-fn show_usage_at_scrapes(metrics: &Metrics, pipeline: &Pipeline, upstreams: &Upstreams, memory: &Memory) {
-    let (pipeline, upstreams, memory) = (pipeline.clone(), upstreams.clone(), memory.clone());
+fn show_usage_at_scrapes(metrics: &Metrics, admission: &Admission, upstreams: &Upstreams, memory: &Memory) {
+    let (admission, upstreams, memory) = (admission.clone(), upstreams.clone(), memory.clone());
     metrics.on_scrape(move |metrics| {
-        let snapshot = pipeline.snapshot();
+        let snapshot = admission.snapshot();
         for class in Priority::ALL {
             let waiting = snapshot.waiting[class as usize];
             metrics.set_queue_depth(class, usize::try_from(waiting).unwrap_or(usize::MAX));
         }
         metrics.set_queue_bytes(snapshot.bytes);
+        let anyone_waits = snapshot.waiting.iter().any(|waiting| *waiting > 0);
+        // Who waits longest need not be who goes next.
+        let queue = if anyone_waits { admission.queue(usize::MAX) } else { Queue::default() };
+        for class in Priority::ALL {
+            let waits = queue.calls.iter().filter(|call| call.class == class).map(|call| call.waited);
+            metrics.set_queue_oldest(class, waits.max().unwrap_or_default());
+        }
+        let clients = admission.clients();
+        metrics.set_clients_waiting(clients.iter().map(|client| (&client.id, client.waiting.iter().sum())));
         for &kind in MemoryKind::ALL {
             metrics.set_memory(kind, memory.held(kind));
         }
-        for (lane, usage) in &snapshot.lanes {
-            upstreams.show_usage(lane, usage);
-        }
+        upstreams.show_lanes(&snapshot.lanes);
+        let lanes = admission.lanes();
+        upstreams.show_paused(lanes.iter().filter(|lane| lane.paused).map(|lane| &*lane.id.upstream));
     });
 }

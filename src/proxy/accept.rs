@@ -5,7 +5,7 @@ use super::downstream::Downstream;
 use super::{Bounds, Shared, relay, reply};
 use crate::answer::{Facts, Trace};
 use crate::call::{BodyStream, Call, CallBody};
-use crate::ids::CallId;
+use crate::ids::{CallId, ClientId};
 use crate::metrics::MemoryKind;
 use crate::openai::Route;
 use crate::pipeline::{Incoming, TurnedAway};
@@ -18,32 +18,40 @@ const PARTS: usize = 16;
 impl Shared {
     /// Serves one request whose head was read.
     pub(super) async fn serve(&self, mut downstream: Downstream<'_>, bounds: &Bounds) -> After {
-        let (id, received) = (CallId::random(), time::now());
-        match self.take_in(&mut downstream, bounds, id, received).await {
+        let (id, received, mut client) = (CallId::random(), time::now(), ClientId::Everybody);
+        match self.take_in(&mut downstream, bounds, (id, received), &mut client).await {
             Ok(call) => self.execute(downstream, call).await,
             Err(NotTaken::Gone(Gone)) => After::Close,
             Err(NotTaken::Refused(refused)) => {
-                self.turned_away(id, received, &refused);
+                self.turned_away(id, client, received, &refused);
                 reply::refuse(&mut downstream, id, &refused, &Facts::default()).await
             }
         }
     }
 
-    pub(super) fn turned_away(&self, id: CallId, received: Instant, refused: &Refused) {
+    pub(super) fn turned_away(&self, id: CallId, client: ClientId, received: Instant, refused: &Refused) {
         let (outcome, status, reason) = reply::reason(refused);
-        self.pipeline.turned_away(&TurnedAway { id, received, outcome, status, reason });
+        self.pipeline.turned_away(&TurnedAway { id, client, received, outcome, status, reason });
     }
 
-    /// Reads a request as far as it must be known before it can go.
+    /// Reads a request as far as it must be known before it can go, and says whose it is as soon as that is known.
     async fn take_in(
         &self,
         downstream: &mut Downstream<'_>,
         bounds: &Bounds,
-        id: CallId,
-        received: Instant,
+        (id, received): (CallId, Instant),
+        client: &mut ClientId,
     ) -> Result<Call, NotTaken> {
         let (method, target) = downstream.request_line()?;
-        let headers = downstream.headers();
+        let mut headers = downstream.headers();
+        let caller = match self.pipeline.identify(&mut headers) {
+            Ok(caller) => caller,
+            Err(stranger) => {
+                downstream.discard_short_body().await?;
+                return Err(Refused::Stranger(stranger).into());
+            }
+        };
+        client.clone_from(&caller.client);
         let body = if Route::of(&method, &target).is_generation() || downstream.has_no_body() {
             let share = self.memory.share(MemoryKind::Bodies);
             CallBody::Whole(downstream.read_body(bounds.body_max, share).await?)
@@ -52,7 +60,7 @@ impl Shared {
             let (_, parts) = tokio::sync::mpsc::channel(1);
             CallBody::Stream(BodyStream { length: downstream.content_length(), parts })
         };
-        let incoming = Incoming { id, received, method, target, headers, body };
+        let incoming = Incoming { id, received, caller, method, target, headers, body };
         Ok(self.pipeline.classify(incoming).map_err(Refused::BadCall)?)
     }
 

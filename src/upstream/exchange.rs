@@ -139,7 +139,7 @@ impl Flight {
                 Err(refusal) => return self.give_up(missed, Some(refusal)),
             };
             // A reload may have taken the upstream away just now; then the permit serves somebody else.
-            let Some(target) = self.shared.target(permit.lane()) else {
+            let Some(target) = self.shared.target(permit.lane(), self.call.key) else {
                 tokio::task::yield_now().await;
                 continue;
             };

@@ -119,9 +119,19 @@ impl Target {
         self.settings.exempt.iter().any(|exempt| exempt.method == *method && exempt.path == path)
     }
 
-    /// Whether a key is one of its own. After a reload it may not be any more.
-    pub(super) fn has_key(&self, key: KeyId) -> bool {
-        self.keys.is_empty() || self.authorization(key).is_some()
+    /// Whether it has no key of ours: each call goes with its client's own.
+    pub(super) fn passes_keys(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether it can be asked with a key: one of its own, which after a reload it may not be any more, or that of the
+    /// call, `theirs`, where it has none.
+    pub(super) fn has_key(&self, key: KeyId, theirs: KeyId) -> bool {
+        if self.keys.is_empty() {
+            key == KeyId::PASS_THROUGH || key == theirs
+        } else {
+            self.authorization(key).is_some()
+        }
     }
 
     /// What to send as `Authorization` for a key of ours.
