@@ -170,7 +170,7 @@ impl App {
         let upstreams = Upstreams::new(&config, flights.clone(), Arc::clone(&metrics), memory.clone())?;
         let admission = Admission::new(upstreams.ways(), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
-        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), Bounds::from(&settings.server));
+        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), bounds(&settings));
         show_usage_at_scrapes(&metrics, &pipeline, &upstreams, &memory);
         Ok(Self(Arc::new(Shared {
             source,
@@ -258,7 +258,7 @@ impl App {
         upstreams.reconfigure(&upstream_config(&new))?;
         admission.reconfigure(upstreams.ways(), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
-        proxy.reconfigure(Bounds::from(&new.server));
+        proxy.reconfigure(bounds(&new));
         memory.set_max(new.server.memory_max);
         for setting in self.0.started.frozen_differences(&new) {
             tracing::warn!(setting, "a changed setting takes effect only after a restart");
@@ -311,6 +311,10 @@ fn upstream_config(settings: &Settings) -> Config<'_> {
 fn queue_bounds(settings: &Settings) -> QueueBounds {
     let admission = &settings.admission;
     QueueBounds { queue_max: admission.queue_max, queue_bytes_max: admission.queue_bytes_max, floors: admission.floors }
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds::new(&settings.server, settings.admission.keepalive_after)
 }
 
 fn rules(settings: &Settings) -> Rules {

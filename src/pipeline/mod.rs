@@ -6,6 +6,7 @@
 
 mod account;
 mod classify;
+mod habits;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use arc_swap::ArcSwap;
 use self::account::Account;
 pub use self::account::TurnedAway;
 pub use self::classify::{BadCall, Incoming};
+use self::habits::{Asked, Habits};
 use crate::admission::{Admission, Demand, Snapshot};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
@@ -38,13 +40,15 @@ struct Shared {
     upstreams: Upstreams,
     metrics: Arc<Metrics>,
     rules: ArcSwap<Rules>,
+    habits: Arc<Habits>,
 }
 
 impl Pipeline {
     /// Connects the rooms.
     #[must_use]
     pub fn new(admission: Admission, upstreams: Upstreams, metrics: Arc<Metrics>, rules: Rules) -> Self {
-        Self(Arc::new(Shared { admission, upstreams, metrics, rules: ArcSwap::from_pointee(rules) }))
+        let (rules, habits) = (ArcSwap::from_pointee(rules), Arc::default());
+        Self(Arc::new(Shared { admission, upstreams, metrics, rules, habits }))
     }
 
     /// Other rules for the calls to come.
@@ -57,7 +61,14 @@ impl Pipeline {
     /// # Errors
     /// When one of our own header fields says something that cannot be meant.
     pub fn classify(&self, incoming: Incoming) -> Result<Call, BadCall> {
-        incoming.classify(&self.0.rules.load())
+        incoming.classify(&self.0.rules.load(), |model| self.0.habits.usual(model))
+    }
+
+    /// Whether the answer of a call is expected to be a stream of events: it asks for one, and its model has not lately
+    /// ignored that.
+    #[must_use]
+    pub fn will_stream(&self, call: &Call) -> bool {
+        call.stream && call.route.is_generation() && !self.0.habits.ignores_stream(call.model.as_deref())
     }
 
     /// Executes a call, headless: waits for its turn, brings its answer, accounts for it; what happens is noted in
@@ -67,13 +78,14 @@ impl Pipeline {
     /// # Errors
     /// When it was turned away, or neither waiting nor retrying helped.
     pub async fn execute(&self, call: Call, trace: Trace) -> Result<Answer, Failure> {
-        let Shared { admission, upstreams, metrics, .. } = &*self.0;
-        let account = Account::open(&call, trace.clone(), Arc::clone(metrics));
-        let place = admission.place(self.demand(&call));
+        let Shared { admission, upstreams, metrics, habits, .. } = &*self.0;
+        let asked = Asked::of(&call);
+        let place = admission.place(self.demand(&call, habits.tokens(&asked)));
+        let account = Account::open(&call, trace.clone(), Arc::clone(metrics), (asked, Arc::clone(habits)));
         trace.watch(place.outlook());
         match upstreams.exchange(call, place, trace).await {
             Ok(answer) => {
-                let account = account.answered(answer.head.status);
+                let account = account.answered(&answer.head);
                 Ok(answer.observed_by(account))
             }
             Err(failure) => {
@@ -88,19 +100,25 @@ impl Pipeline {
         account::turned_away(request, &self.0.metrics);
     }
 
+    /// How many calls wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.0.admission.snapshot().waiting.iter().sum()
+    }
+
     /// What waits and what is used.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.0.admission.snapshot()
     }
 
-    fn demand(&self, call: &Call) -> Demand {
+    fn demand(&self, call: &Call, tokens: u64) -> Demand {
         let (path, _) = call.target.split_once('?').unwrap_or((&call.target, ""));
         Demand {
             id: call.id,
             client: call.client.clone(),
             key: call.key,
-            tokens: 0,
+            tokens,
             priority: call.priority,
             model: call.model.clone(),
             bytes: call.body.bytes_held(),
