@@ -20,6 +20,7 @@ use crate::admission::{Admission, Demand, Snapshot};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
 use crate::metrics::Metrics;
+use crate::openai::Route;
 use crate::time::Duration;
 use crate::upstream::{Failure, Upstreams};
 
@@ -68,7 +69,8 @@ impl Pipeline {
     /// ignored that.
     #[must_use]
     pub fn will_stream(&self, call: &Call) -> bool {
-        call.stream && call.route.is_generation() && !self.0.habits.ignores_stream(call.model.as_deref())
+        let answers_in_events = call.route.is_generation() && call.route != Route::Embeddings;
+        call.stream && answers_in_events && !self.0.habits.ignores_stream(call.model.as_deref())
     }
 
     /// Executes a call, headless: waits for its turn, brings its answer, accounts for it; what happens is noted in

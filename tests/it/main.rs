@@ -18,5 +18,6 @@ mod scenarios;
 mod sim;
 mod support;
 mod upstreams;
+mod waiting;
 mod websocket;
 mod wire;
