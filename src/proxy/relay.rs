@@ -56,8 +56,19 @@ pub(super) async fn relay_in_stream(downstream: &mut Downstream<'_>, mut answer:
             answer.head.headers.remove(CONTENT_LENGTH); // of less than the client gets
             return pass_body_on(downstream, &mut answer, true, None).await;
         }
+        let is_error = answer.head.status.is_client_error() || answer.head.status.is_server_error();
+        let unfit = (!is_error).then(|| reply::no_stream(&answer.head));
+        if let Some((outcome, reason, _)) = &unfit {
+            answer.trace.note(|facts| facts.verdict = Some((*outcome, (*reason).to_owned())));
+        }
         let body = error_body(downstream, &mut answer).await?;
-        let event = error_in_stream(&answer, body.as_deref());
+        let status = answer.head.status.as_u16();
+        let event = match unfit {
+            Some((.., error)) if !body.as_deref().is_some_and(openai::is_error) => {
+                openai::sse_error_event(&error, status)
+            }
+            Some(_) | None => openai::provider_error_event(status, body.as_deref()),
+        };
         // All that there is to tell of it is told, whether there was more of it or not.
         answer.ended(Ending::Complete);
         end_with(downstream, event).await
@@ -90,20 +101,6 @@ async fn error_body(downstream: &mut Downstream<'_>, answer: &mut Answer) -> Res
         }
     }
     Ok((!answer.head.headers.contains_key(CONTENT_ENCODING)).then(|| body.freeze()))
-}
-
-/// The provider's answer as an event, and what is noted of it where its status says nothing wrong.
-fn error_in_stream(answer: &Answer, body: Option<&[u8]>) -> Bytes {
-    let status = answer.head.status;
-    if status.is_client_error() || status.is_server_error() {
-        return openai::provider_error_event(status.as_u16(), body);
-    }
-    let (outcome, error) = reply::no_stream(&answer.head);
-    answer.trace.note(|facts| facts.verdict = Some((outcome, error.message.to_string())));
-    match body {
-        Some(body) if openai::is_error(body) => openai::provider_error_event(status.as_u16(), Some(body)),
-        Some(_) | None => openai::sse_error_event(&error, status.as_u16()),
-    }
 }
 
 async fn pass_on(

@@ -217,14 +217,15 @@ pub(super) fn in_stream(refused: &Refused) -> (StatusCode, ErrorBody) {
 }
 
 /// What a client is told that was promised a stream and gets something else; and how its call has ended.
-pub(super) fn no_stream(head: &Head) -> (Outcome, ErrorBody) {
+pub(super) fn no_stream(head: &Head) -> (Outcome, &'static str, ErrorBody) {
     let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
     let message = format!(
         "the upstream answered with status {} and {kind}, not with the stream that was asked for and had begun; ask \
          again: the next answer is waited for in silence",
         head.status.as_u16()
     );
-    (Outcome::Broken, ErrorBody::new(message, "server_error", "upstream_no_stream"))
+    let reason = "the upstream sent no stream, as was asked for and had begun";
+    (Outcome::Broken, reason, ErrorBody::new(message, "server_error", "upstream_no_stream"))
 }
 
 /// What the client of a broken stream is told.
