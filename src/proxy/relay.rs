@@ -12,11 +12,14 @@ use super::tunnel::Tunnel;
 use super::{fields, reply};
 use crate::answer::{Answer, Cut, Ending, Head, Upgraded};
 use crate::ids::CallId;
+use crate::metrics::Outcome;
 use crate::openai;
 use crate::time::{self, Duration};
 
 /// How long the end of an exchange may come after the last byte of its answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// What is logged of an answer that is none.
+const NO_STREAM: &str = "the upstream sent no stream, as was asked for and had begun";
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// An error that has to be told in a stream is read up to this size and for so long.
 const ERROR_MAX: usize = 256 * 1024;
@@ -56,18 +59,17 @@ pub(super) async fn relay_in_stream(downstream: &mut Downstream<'_>, mut answer:
             answer.head.headers.remove(CONTENT_LENGTH); // of less than the client gets
             return pass_body_on(downstream, &mut answer, true, None).await;
         }
-        let is_error = answer.head.status.is_client_error() || answer.head.status.is_server_error();
-        let unfit = (!is_error).then(|| reply::no_stream(&answer.head));
-        if let Some((outcome, reason, _)) = &unfit {
-            answer.trace.note(|facts| facts.verdict = Some((*outcome, (*reason).to_owned())));
+        let status = answer.head.status;
+        let is_error = status.is_client_error() || status.is_server_error();
+        if !is_error {
+            answer.trace.note(|facts| facts.verdict = Some((Outcome::Broken, NO_STREAM.to_owned())));
         }
         let body = error_body(downstream, &mut answer).await?;
-        let status = answer.head.status.as_u16();
-        let event = match unfit {
-            Some((.., error)) if !body.as_deref().is_some_and(openai::is_error) => {
-                openai::sse_error_event(&error, status)
-            }
-            Some(_) | None => openai::provider_error_event(status, body.as_deref()),
+        let event = if is_error || body.as_deref().is_some_and(openai::is_error) {
+            openai::provider_error_event(status.as_u16(), body.as_deref())
+        } else {
+            let (status, error) = reply::no_stream(&answer.head);
+            openai::sse_error_event(&error, status.as_u16())
         };
         // All that there is to tell of it is told, whether there was more of it or not.
         answer.ended(Ending::Complete);

@@ -216,16 +216,15 @@ pub(super) fn in_stream(refused: &Refused) -> (StatusCode, ErrorBody) {
     (reply.status, reply.body)
 }
 
-/// What a client is told that was promised a stream and gets something else; and how its call has ended.
-pub(super) fn no_stream(head: &Head) -> (Outcome, &'static str, ErrorBody) {
+/// What a client is told that was promised a stream, where the provider sends something else.
+pub(super) fn no_stream(head: &Head) -> (StatusCode, ErrorBody) {
     let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
     let message = format!(
-        "the upstream answered with status {} and {kind}, not with the stream that was asked for and had begun; ask \
-         again: the next answer is waited for in silence",
+        "the upstream answered with status {} and {kind}, not with the stream that was asked for; ask again: the next \
+         answer is waited for in silence, and passed on as it is",
         head.status.as_u16()
     );
-    let reason = "the upstream sent no stream, as was asked for and had begun";
-    (Outcome::Broken, reason, ErrorBody::new(message, "server_error", "upstream_no_stream"))
+    (StatusCode::BAD_GATEWAY, ErrorBody::new(message, "server_error", "upstream_no_stream"))
 }
 
 /// What the client of a broken stream is told.

@@ -140,7 +140,8 @@ async fn an_answer_that_is_no_stream_is_an_error_once_and_then_expected() {
     let whole = r#"{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
     line.send(json(whole)).await;
     let error = only_error(&mut client).await;
-    assert_eq!((&error["code"], &error["status"]), (&"upstream_no_stream".into(), &200.into()));
+    assert_eq!((&error["code"], &error["status"]), (&"upstream_no_stream".into(), &502.into()));
+    assert!(error["message"].as_str().unwrap().contains("status 200 and application/json"), "{error}");
     proxy.until_metric(&calls("broken"), 1.0).await;
     // From now on its answers are waited for in silence, and passed on as they are.
     client.send(post(STREAMING)).await;
