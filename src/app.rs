@@ -175,7 +175,7 @@ impl App {
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
         pipeline.know(clients(&settings));
         metrics.declare_clients(client_names(&settings));
-        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), Bounds::from(&settings.server));
+        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), bounds(&settings));
         show_usage_at_scrapes(&metrics, &admission, &upstreams, &memory);
         Ok(Self(Arc::new(Shared {
             source,
@@ -265,7 +265,7 @@ impl App {
         pipeline.reconfigure(rules(&new));
         pipeline.know(clients(&new));
         metrics.declare_clients(client_names(&new));
-        proxy.reconfigure(Bounds::from(&new.server));
+        proxy.reconfigure(bounds(&new));
         memory.set_max(new.server.memory_max);
         for setting in self.0.started.frozen_differences(&new) {
             tracing::warn!(setting, "a changed setting takes effect only after a restart");
@@ -355,6 +355,10 @@ fn queue_bounds(settings: &Settings) -> QueueBounds {
 
 fn client_quotas(settings: &Settings) -> Vec<ClientQuota> {
     settings.clients.iter().map(ClientQuota::from).collect()
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds::new(&settings.server, settings.admission.keepalive_after)
 }
 
 fn rules(settings: &Settings) -> Rules {

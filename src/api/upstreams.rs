@@ -130,7 +130,7 @@ mod tests {
     use crate::units::Secret;
 
     fn lane(upstream: &str, key: KeyId, used: u32) -> LaneStatus {
-        let usage = Usage { window: Some((used, 40)), slots_in_use: 2, slots_cap: Some(5), closed_until: None };
+        let usage = Usage { window: Some((used, 40)), slots_in_use: 2, slots_cap: Some(5), ..Usage::default() };
         LaneStatus { id: LaneId { upstream: upstream.into(), key }, usage, waiting: 3, paused: false }
     }
 

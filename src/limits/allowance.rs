@@ -66,7 +66,7 @@ impl Taken {
 }
 
 /// How much of an allowance is used, for metrics and admin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Requests that count in the window now, and its limit.
     pub window: Option<(u32, u32)>,

@@ -134,9 +134,13 @@ impl Flight {
     async fn land(&mut self) -> Result<Landed, Failure> {
         let mut missed = None;
         loop {
+            let came = time::now();
             let permit = match self.place.permit().await {
                 Ok(permit) => permit,
-                Err(refusal) => return self.give_up(missed, Some(refusal)),
+                Err(refusal) => {
+                    self.trace.note(|facts| facts.waited += came.elapsed());
+                    return self.give_up(missed, Some(refusal));
+                }
             };
             // A reload may have taken the upstream away just now; then the permit serves somebody else.
             let Some(target) = self.shared.target(permit.lane(), self.call.key) else {

@@ -19,5 +19,6 @@ mod scenarios;
 mod sim;
 mod support;
 mod upstreams;
+mod waiting;
 mod websocket;
 mod wire;

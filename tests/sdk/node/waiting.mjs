@@ -1,0 +1,11 @@
+// `node waiting.mjs BASE_URL TIMEOUT_MS`: asks for a stream with so little patience, and prints what it heard.
+
+import OpenAI from 'openai';
+
+const [baseURL, timeout] = process.argv.slice(2);
+const client = new OpenAI({ baseURL, apiKey: 'sk-test', maxRetries: 0, timeout: Number(timeout) });
+const messages = [{ role: 'user', content: 'Wann kommt die Flut?' }];
+const stream = await client.chat.completions.create({ model: 'tide', messages, stream: true });
+let content = '';
+for await (const chunk of stream) content += chunk.choices[0]?.delta?.content ?? '';
+process.stdout.write(JSON.stringify({ content }));
