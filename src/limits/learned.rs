@@ -7,7 +7,7 @@
 //!   provider has accepted a request that was permitted after it: what comes in between comes in its penalty.
 //! - **Which limit.** What the provider says decides. Else a count that was lately accepted is not at fault, nor is
 //!   concurrency if the request was alone; of what remains, whichever is nearest to its configured limit. Where nothing
-//!   remains the refusal is a fault of the provider's, unless a second one follows within ten minutes.
+//!   remains that was used by half, the provider is busy, unless a second such refusal follows within ten minutes.
 //! - **How low.** What the provider counted is at most what we counted, so it allows no more than our count less one. Where
 //!   our window was full by a limit that has held so far, the margin is suspected first, then the limit.
 //! - **Back.** Ten minutes after the last lesson or probe, half of what is missing is tried, one limit at a time. When it
@@ -21,24 +21,22 @@
 
 mod assumed;
 mod evidence;
+mod judgement;
+mod memory;
 #[cfg(test)]
 mod simulation;
 mod status;
 #[cfg(test)]
 mod tests;
 
-use self::assumed::{Assumed, Lowered, Recent};
+use self::assumed::{Assumed, Recent};
 pub use self::evidence::{Evidence, Hints, Signal};
 pub use self::status::{LessonStatus, Saved, Subject, Why};
-use self::status::{SavedBench, SavedLesson};
-use super::Dimension;
 use crate::openai::{Counted, RateLimits};
 use crate::time::{Duration, Instant};
 
 /// The margin is learned upward in so many steps, to a fiftieth of the window.
 const MARGIN_STEPS: u64 = 2;
-/// Two refusals that nothing explains are none of the provider's faults when they come within this.
-const TWICE: Duration = Duration::from_secs(10 * 60);
 /// Unless it says for how long it is a day's: for so long, then twice that.
 const BENCH: Duration = Duration::from_secs(60 * 60);
 const BENCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -46,7 +44,6 @@ const BENCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const CLOSED_MAX: Duration = Duration::from_secs(30);
 const PENALTY_MAX: Duration = Duration::from_secs(60);
 const MINUTE: Duration = Duration::from_secs(60);
-const VERSION: u32 = 1;
 
 /// The figures of an allowance: as configured, or as in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,7 +104,8 @@ pub struct Learned {
     event: Option<(Instant, Option<Instant>)>,
     /// How long the provider refused everybody the last time, where it did not say for how long.
     penalty: Duration,
-    unexplained: Option<Instant>,
+    /// The last refusal that nothing explained.
+    unexplained: Option<(Instant, Evidence)>,
     bench: Option<Bench>,
 }
 
@@ -185,8 +183,7 @@ impl Learned {
             return Lesson::Nothing(until);
         }
         self.event = Some((now, None));
-        let Some(subject) = self.cause(now, evidence, &hints) else { return Lesson::Nothing(until) };
-        let count = count_of(subject, evidence);
+        let Some((subject, count)) = self.cause(now, evidence, &hints) else { return Lesson::Nothing(until) };
         self.proven[subject as usize].cut(count.saturating_sub(1));
         self.unexplained = None;
         let lesson = if self.is_trial_at_fault(subject, evidence) {
@@ -279,152 +276,12 @@ impl Learned {
         self.bench.map(|bench| bench.until)
     }
 
-    /// What is assumed otherwise than configured.
-    pub fn lessons(&self) -> impl Iterator<Item = LessonStatus> + '_ {
-        Subject::ALL.into_iter().filter_map(|subject| self.lesson(subject))
-    }
-
-    /// What should outlive a restart.
-    #[must_use]
-    pub fn save(&self, now: Instant) -> Saved {
-        let lessons = Subject::ALL.into_iter().filter_map(|subject| {
-            let Lowered { level, why, since, next_probe, interval, ref trial } =
-                *self.assumed[subject as usize].lowered()?;
-            Some(SavedLesson {
-                subject,
-                level: trial.as_ref().map_or(level, |trial| trial.before),
-                why,
-                age: now.saturating_duration_since(since),
-                probe_in: if trial.is_some() { interval } else { next_probe.saturating_duration_since(now) },
-                interval,
-            })
-        });
-        let bench = self.bench.map(|Bench { until, length, .. }| {
-            let left = until.saturating_duration_since(now);
-            SavedBench { left, length }
-        });
-        Saved { version: VERSION, lessons: lessons.collect(), bench, penalty: self.penalty }
-    }
-
-    /// What [`Learned::save`] said before a restart. What another version said is not understood, and forgotten.
-    pub fn restore(&mut self, saved: &Saved, now: Instant) {
-        if saved.version != VERSION {
-            return;
-        }
-        for lesson in &saved.lessons {
-            let SavedLesson { subject, level, why, age, probe_in, interval } = *lesson;
-            let interval = interval.clamp(assumed::PROBE_AFTER, BENCH_MAX);
-            self.assumed[subject as usize].restore(Lowered {
-                level,
-                why,
-                since: now.checked_sub(age).unwrap_or(now),
-                next_probe: now + probe_in.min(interval),
-                interval,
-                trial: None,
-            });
-        }
-        self.penalty = saved.penalty.min(PENALTY_MAX);
-        self.bench = saved.bench.as_ref().map(|&SavedBench { left, length }| {
-            let (left, length) = (left.min(BENCH_MAX), length.min(BENCH_MAX));
-            Bench { begun: now, until: now + left, length }
-        });
-    }
-
-    /// Which limit a refusal is about.
-    fn cause(&mut self, now: Instant, evidence: &Evidence, hints: &Hints) -> Option<Subject> {
-        match hints.dimension {
-            Some(Dimension::Requests) => return self.is_configured(Subject::Requests),
-            Some(Dimension::Tokens) => return self.is_configured(Subject::Tokens),
-            Some(Dimension::Concurrency) => return Some(Subject::Concurrency).filter(|_| evidence.in_flight > 1),
-            Some(Dimension::RequestsPerDay) | None => {}
-        }
-        if let Some(tried) = Subject::ALL.into_iter().find(|&subject| self.is_trial_at_fault(subject, evidence)) {
-            return Some(tried);
-        }
-        let unproven = |subject: Subject| {
-            self.proven[subject as usize].most().is_none_or(|proven| count_of(subject, evidence) > proven)
-        };
-        if let Some(subject) = self.nearest(evidence, unproven) {
-            return Some(subject);
-        }
-        if self.is_full(evidence) {
-            return Some(Subject::Requests);
-        }
-        let before = self.unexplained.replace(now);
-        let is_second = before.is_some_and(|before| now.saturating_duration_since(before) <= TWICE);
-        if is_second { self.nearest(evidence, |_| true) } else { None }
-    }
-
-    /// Of the suspects the one that was nearest to its configured limit.
-    fn nearest(&self, evidence: &Evidence, is_suspect: impl Fn(Subject) -> bool) -> Option<Subject> {
-        let share = |subject: Subject| {
-            let limit = self.assumed[subject as usize].configured.filter(|&limit| limit > 0)?;
-            let alone = subject == Subject::Concurrency && evidence.in_flight <= 1;
-            let suspect = subject != Subject::Margin && !alone && is_suspect(subject);
-            suspect.then(|| u128::from(count_of(subject, evidence)) * 1_000_000 / u128::from(limit))
-        };
-        let shares = Subject::ALL.into_iter().filter_map(|subject| Some((share(subject)?, subject)));
-        shares.max_by_key(|&(share, _)| share).map(|(_, subject)| subject)
-    }
-
-    fn is_configured(&self, subject: Subject) -> Option<Subject> {
-        self.assumed[subject as usize].configured.map(|_| subject)
-    }
-
-    /// Whether more was used than held before the level was tried.
-    fn is_trial_at_fault(&self, subject: Subject, evidence: &Evidence) -> bool {
-        self.assumed[subject as usize].trial().is_some_and(|trial| {
-            let exceeds = match subject {
-                Subject::Margin => self.is_full(evidence),
-                _ => count_of(subject, evidence) > trial.before,
-            };
-            trial.begun <= evidence.permitted && exceeds
-        })
-    }
-
-    /// Lowers what is at fault. Says what that was, if it could be lowered.
-    fn learn(&mut self, now: Instant, subject: Subject, count: u64, hints: &Hints) -> Option<Subject> {
-        let named = hints.limit.map(u64::from).filter(|&named| named < count);
-        let why = named.map_or(Why::RefusedWith(count), Why::Named);
-        let assumed = &mut self.assumed;
-        let lowers = |assumed: &mut [Assumed; 4], subject: Subject, to, why| {
-            assumed[subject as usize].lower(now, to, why).then_some(subject)
-        };
-        match subject {
-            Subject::Requests if named.is_none() && assumed[Subject::Requests as usize].in_force() <= Some(count) => {
-                // What was itself only learned is doubted before the margin, until it has held.
-                let held = self.proven[Subject::Requests as usize].most() >= Some(count.saturating_sub(1));
-                let is_guess = assumed[Subject::Requests as usize].lowered().is_some() && !held;
-                let step = assumed[Subject::Margin as usize].in_force().unwrap_or(0);
-                if !is_guess && step > 0 && self.configured.margin < margin_max(&self.configured) {
-                    return lowers(assumed, Subject::Margin, step - 1, Why::WindowFull(count));
-                }
-                assumed[Subject::Margin as usize].acquit();
-                lowers(assumed, subject, count.saturating_sub(1), why)
-            }
-            Subject::Requests => lowers(assumed, subject, named.unwrap_or(count.saturating_sub(1)), why),
-            Subject::Concurrency => lowers(assumed, subject, named.unwrap_or(count.saturating_sub(1)), why),
-            Subject::Tokens => {
-                // One token less would be refused as well: down by a twentieth, but not below what was accepted.
-                let proven = self.proven[Subject::Tokens as usize].most().unwrap_or(0);
-                let less = (count - count / 20).max(proven).min(count.saturating_sub(1));
-                lowers(assumed, subject, named.unwrap_or(less), why)
-            }
-            Subject::Margin => None,
-        }
-    }
-
     /// The first that is accepted after a penalty tells how long it was, unless nobody came for long.
     fn measure_penalty(&mut self, evidence: &Evidence) {
         if let Some((begun, Some(last))) = self.event.take() {
             let (at_least, at_most) = (last.saturating_duration_since(begun), evidence.permitted - begun);
             self.penalty = at_most.min(at_least * 2 + Duration::from_secs(1)).min(PENALTY_MAX);
         }
-    }
-
-    /// Whether the window was full by the limit in force.
-    fn is_full(&self, evidence: &Evidence) -> bool {
-        self.in_force(Subject::Requests).is_some_and(|limit| u64::from(evidence.requests) >= limit)
     }
 
     /// Benches the key: for as long as it says, else for an hour; for twice as long if the bench before did not help.
@@ -462,36 +319,6 @@ impl Learned {
         let more = margin_max(&self.configured).saturating_sub(configured);
         let taken = u32::try_from(MARGIN_STEPS.saturating_sub(left)).unwrap_or(0);
         configured + more * taken / u32::try_from(MARGIN_STEPS).unwrap_or(1)
-    }
-
-    fn lesson(&self, subject: Subject) -> Option<LessonStatus> {
-        let assumed = &self.assumed[subject as usize];
-        let in_force = self.in_force(subject)?;
-        let of_margin = |left| u64::try_from(self.margin_after(left).as_millis()).unwrap_or(u64::MAX);
-        let shown = |level| if subject == Subject::Margin { of_margin(level) } else { level };
-        let configured = assumed.configured.map(shown);
-        let lowered = assumed.lowered();
-        if lowered.is_none_or(|lowered| in_force < lowered.level) {
-            return (Some(in_force) < assumed.configured).then(|| LessonStatus {
-                subject,
-                configured,
-                assumed: in_force,
-                why: Why::Told(in_force),
-                since: None,
-                next_probe: None,
-                is_probing: false,
-            });
-        }
-        let lowered = lowered?;
-        Some(LessonStatus {
-            subject,
-            configured,
-            assumed: shown(lowered.level),
-            why: lowered.why,
-            since: Some(lowered.since),
-            next_probe: lowered.trial.is_none().then_some(lowered.next_probe),
-            is_probing: lowered.trial.is_some(),
-        })
     }
 }
 

@@ -185,7 +185,7 @@ fn stricter_provider_refuses_once_a_probe_and_is_used_to_the_full() {
     for (story, provider, first) in [
         ("35 a minute", STRICT, 6),
         ("39 a minute", Provider { requests: 39, ..STRICT }, 8),
-        ("10 a minute", Provider { requests: 10, ..STRICT }, 6),
+        ("10 a minute", Provider { requests: 10, ..STRICT }, 10),
         ("35 a minute, resets without a penalty", Provider { penalty: Duration::ZERO, ..STRICT }, 4),
         ("35 a minute, quick answers", Provider { mean: Duration::from_millis(400), ..STRICT }, 6),
         ("35 a minute, slow answers", Provider { mean: Duration::from_millis(6_500), ..STRICT }, 6),

@@ -73,8 +73,8 @@ fn told(pairs: &[(&'static str, &str)]) -> RateLimits {
 #[test]
 fn refusal_of_a_request_that_was_alone_says_too_fast() {
     let mut story = Story::new(CONFIGURED);
-    assert!(matches!(story.refused(12, 1), Lesson::Lowered(Subject::Requests, _)));
-    assert_eq!(story.limits(), (Some(11), Some(5)));
+    assert!(matches!(story.refused(22, 1), Lesson::Lowered(Subject::Requests, _)));
+    assert_eq!(story.limits(), (Some(21), Some(5)));
 }
 
 #[test]
@@ -156,6 +156,8 @@ fn refusal_that_nothing_explains_lowers_nothing_unless_it_comes_twice() {
 #[test]
 fn nothing_falls_under_its_floor() {
     let mut story = Story::new(CONFIGURED);
+    assert!(matches!(story.refused(2, 1), Lesson::Nothing(_)), "far from any limit: it may just be busy");
+    story.accepted(1, 1);
     story.refused(2, 1);
     assert_eq!(story.limits().0, Some(4));
     story.accepted(1, 1);
