@@ -43,6 +43,8 @@ const BENCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A gate closes for no longer than this where the provider does not say for how long.
 const CLOSED_MAX: Duration = Duration::from_secs(30);
 const PENALTY_MAX: Duration = Duration::from_secs(60);
+/// A wait longer than this, and than the window, is none for the window to pass but for a day.
+const LONG: Duration = Duration::from_secs(10 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The figures of an allowance: as configured, or as in force.
@@ -165,11 +167,15 @@ impl Learned {
     /// The provider refused a request.
     pub fn refused(&mut self, now: Instant, evidence: &Evidence, signal: &Signal) -> Lesson {
         let hints = signal.hints();
+        if let Some(limits) = &signal.limits {
+            self.note_told(now, limits);
+        }
         let is_known = self.refused.is_some_and(|refused| evidence.permitted <= refused);
         if !is_known {
             self.row = self.row.saturating_add(1);
         }
-        if hints.daily {
+        let is_long = hints.wait.is_some_and(|wait| wait > LONG.max(self.configured.window));
+        if hints.daily || is_long {
             return Lesson::Bench(self.sit_out(now, evidence, hints.wait));
         }
         let until = now + hints.wait.unwrap_or_else(|| closed_for(signal.backoff, self.row).max(self.penalty));
@@ -223,17 +229,11 @@ impl Learned {
         }
     }
 
-    /// The headers of an answer, refusal or not. Says until when the gate has to close, if it has to: where the provider
+    /// The headers of an answer that is no refusal. Says until when the gate has to close, if it has to: where the provider
     /// has counted more than we have, since somebody else uses the key or we have forgotten something.
     pub fn heard(&mut self, now: Instant, evidence: &Evidence, limits: &RateLimits) -> Option<Instant> {
+        self.note_told(now, limits);
         let window = self.configured.window;
-        for (told, counted) in self.told.iter_mut().zip([Counted::Requests, Counted::Tokens]) {
-            let is_ours = |period: Duration| period.abs_diff(window) <= window / 10;
-            let figure = limits.in_window(counted);
-            if let Some(limit) = figure.limit.filter(|&limit| limit > 0 && is_ours(figure.window.unwrap_or(MINUTE))) {
-                told.note(now, limit.into());
-            }
-        }
         let day = limits.long_exhausted().map(|(_, told)| closes_for(told, told.window.unwrap_or(BENCH_MAX)));
         // An answer that took long tells of a window that has moved on.
         let is_fresh = now.saturating_duration_since(evidence.permitted) <= window / 10;
@@ -274,6 +274,18 @@ impl Learned {
     #[must_use]
     pub fn benched_until(&self) -> Option<Instant> {
         self.bench.map(|bench| bench.until)
+    }
+
+    /// The limits that headers name, where they are of our window.
+    fn note_told(&mut self, now: Instant, limits: &RateLimits) {
+        let window = self.configured.window;
+        let is_ours = |period: Duration| period.abs_diff(window) <= window / 10;
+        for (told, counted) in self.told.iter_mut().zip([Counted::Requests, Counted::Tokens]) {
+            let figure = limits.in_window(counted);
+            if let Some(limit) = figure.limit.filter(|&limit| limit > 0 && is_ours(figure.window.unwrap_or(MINUTE))) {
+                told.note(now, limit.into());
+            }
+        }
     }
 
     /// The first that is accepted after a penalty tells how long it was, unless nobody came for long.

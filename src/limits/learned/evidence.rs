@@ -5,9 +5,6 @@ use crate::openai::complaint::About;
 use crate::openai::{Complaint, Counted, RateLimits};
 use crate::time::{Duration, Instant};
 
-/// A wait longer than this is none for a window to pass but for a day.
-pub(super) const LONG: Duration = Duration::from_secs(10 * 60);
-
 /// How things stood when a request was permitted: what the provider may have objected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evidence {
@@ -77,7 +74,7 @@ impl Signal {
         let is_whole = matches!(counted, Some(Counted::Requests | Counted::Tokens));
         Hints {
             dimension,
-            daily: self.complaint.daily || long.is_some() || wait.is_some_and(|wait| wait > LONG),
+            daily: self.complaint.daily || long.is_some(),
             limit: self.complaint.limit.or_else(|| told.limit.filter(|_| is_whole)),
             wait,
         }
