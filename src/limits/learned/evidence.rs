@@ -52,7 +52,7 @@ impl Signal {
         let left = |counted| limits.in_window(counted).remaining;
         let tokens = [Counted::Tokens, Counted::InputTokens, Counted::OutputTokens];
         let empty = tokens.into_iter().find(|&counted| left(counted) == Some(0));
-        let about = self.complaint.about.or(match (left(Counted::Requests), empty) {
+        let about = self.complaint.about.or_else(|| match (left(Counted::Requests), empty) {
             (Some(0), None) => Some(About::Requests),
             (None | Some(1..), Some(_)) => Some(About::Tokens),
             _ => None,

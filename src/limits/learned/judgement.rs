@@ -84,6 +84,7 @@ impl Learned {
     /// Lowers what is at fault. Says what that was, if it could be lowered.
     pub(super) fn learn(&mut self, now: Instant, subject: Subject, count: u64, hints: &Hints) -> Option<Subject> {
         let named = hints.limit.map(u64::from).filter(|&named| named < count);
+        let less_one = count.saturating_sub(1);
         let why = named.map_or(Why::RefusedWith(count), Why::Named);
         let assumed = &mut self.assumed;
         let lowers = |assumed: &mut [Assumed; 4], subject: Subject, to, why| {
@@ -92,21 +93,20 @@ impl Learned {
         match subject {
             Subject::Requests if named.is_none() && assumed[Subject::Requests as usize].in_force() <= Some(count) => {
                 // What was itself only learned is doubted before the margin, until it has held.
-                let held = self.proven[Subject::Requests as usize].most() >= Some(count.saturating_sub(1));
+                let held = self.proven[Subject::Requests as usize].most() >= Some(less_one);
                 let is_guess = assumed[Subject::Requests as usize].lowered().is_some() && !held;
                 let step = assumed[Subject::Margin as usize].in_force().unwrap_or(0);
                 if !is_guess && step > 0 && self.configured.margin < margin_max(&self.configured) {
                     return lowers(assumed, Subject::Margin, step - 1, Why::WindowFull(count));
                 }
                 assumed[Subject::Margin as usize].acquit();
-                lowers(assumed, subject, count.saturating_sub(1), why)
+                lowers(assumed, subject, less_one, why)
             }
-            Subject::Requests => lowers(assumed, subject, named.unwrap_or(count.saturating_sub(1)), why),
-            Subject::Concurrency => lowers(assumed, subject, named.unwrap_or(count.saturating_sub(1)), why),
+            Subject::Requests | Subject::Concurrency => lowers(assumed, subject, named.unwrap_or(less_one), why),
             Subject::Tokens => {
                 // One token less would be refused as well: down by a twentieth, but not below what was accepted.
                 let proven = self.proven[Subject::Tokens as usize].most().unwrap_or(0);
-                let less = (count - count / 20).max(proven).min(count.saturating_sub(1));
+                let less = (count - count / 20).max(proven).min(less_one);
                 lowers(assumed, subject, named.unwrap_or(less), why)
             }
             Subject::Margin => None,

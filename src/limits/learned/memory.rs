@@ -67,7 +67,7 @@ impl Learned {
         let configured = assumed.configured.map(shown);
         let lowered = assumed.lowered();
         if lowered.is_none_or(|lowered| in_force < lowered.level) {
-            return (Some(in_force) < assumed.configured).then(|| LessonStatus {
+            return (Some(in_force) < assumed.configured).then_some(LessonStatus {
                 subject,
                 configured,
                 assumed: in_force,

@@ -78,7 +78,7 @@ fn live(provider: Provider, hours: usize, change: Option<(Duration, u32)>) -> Se
     let mut looks = Some(begun);
     while let Some(Reverse((now, event))) = events.pop() {
         let age = now - begun;
-        let hour = (age.as_secs() / HOUR.as_secs()) as usize;
+        let hour = usize::try_from(age.as_secs() / HOUR.as_secs()).unwrap();
         if hour >= hours {
             break;
         }
@@ -122,7 +122,8 @@ fn live(provider: Provider, hours: usize, change: Option<(Duration, u32)>) -> Se
         while stamps.front().is_some_and(|&stamp| stamp + 2 * MINUTE < now) {
             stamps.pop_front();
         }
-        let live = stamps.iter().filter(|&&stamp| stamp + span > now).count() as u32;
+        let live = stamps.iter().filter(|&&stamp| stamp + span > now).count();
+        let live = u32::try_from(live).unwrap();
         let pace = last.map_or(now, |last| last + span / requests - Duration::from_millis(25));
         let opens = if live < requests { now } else { stamps[stamps.len() - requests as usize] + span };
         let ready = closed.max(pace).max(opens);
