@@ -7,6 +7,8 @@ use super::clients::ClientNumber;
 use crate::answer::Standing;
 use crate::ids::LaneId;
 use crate::limits::Taken;
+use crate::limits::learned::Signal;
+use crate::openai::RateLimits;
 use crate::time::{self, Duration, Instant};
 
 /// How far the request of a permit has come.
@@ -128,6 +130,21 @@ impl Permit {
         self.written();
         self.release(true);
     }
+
+    /// The provider has refused the request: nobody goes on its lane until it wants us again. Says until when; `None` where
+    /// there is no lane that could be closed.
+    pub fn refused(&self, signal: &Signal) -> Option<Instant> {
+        let until = time::now() + signal.hints().wait.unwrap_or(signal.backoff);
+        self.close_lane(until).then_some(until)
+    }
+
+    /// What the headers of an answer tell that is no refusal.
+    pub fn heard(&self, limits: &RateLimits) {
+        let _ = limits;
+    }
+
+    /// The provider has accepted the request: so much at a time, and in a window, it allows.
+    pub fn accepted(&self) {}
 
     /// The provider refuses everything until `until`. Says whether the permit has a lane that could be closed: then the
     /// next permit waits.

@@ -11,6 +11,7 @@
 
 mod allowance;
 mod forecast;
+pub mod learned;
 mod meter;
 mod pace;
 mod quota;

@@ -18,6 +18,7 @@ mod idle;
 mod outlet;
 mod send;
 pub mod settings;
+mod signal;
 mod strict;
 mod target;
 mod upgraded;
