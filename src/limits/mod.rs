@@ -9,6 +9,7 @@
 //! that it is handed.
 
 mod allowance;
+pub mod journal;
 mod pace;
 pub mod settings;
 mod slots;
