@@ -4,6 +4,7 @@
 mod bodies;
 mod config;
 mod corpus;
+mod crashes;
 mod demo;
 mod disconnects;
 mod early;

@@ -132,6 +132,11 @@ impl Ledger {
         self.entries_made + 1
     }
 
+    /// The tokens that an exchange has reserved.
+    pub(super) fn reserved(&self, entry: u64) -> Option<u64> {
+        self.open.get(&entry).map(|open| open.tokens)
+    }
+
     /// Takes a record in. Says whether its lane was known.
     pub(super) fn apply(&mut self, now: i64, record: &Record<'_>) -> bool {
         match *record {

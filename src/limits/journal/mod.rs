@@ -3,7 +3,8 @@
 //! One append-only file. [`Journal::writing`] puts a request into it, and has done so when it returns; that a request is
 //! written, and that its exchange has ended, follows with the next write or within 20 ms. A kill loses nothing that was
 //! written; if it loses one of the latter, the request counts from the restart, or its slot is held for `orphan_hold`:
-//! later than true, never earlier. A call costs one `write(2)` and no waiting for the disk, which a thread of its own
+//! later than true, never earlier. Only an end that tells of more tokens than were reserved is written at once, since a
+//! reservation alone would be too little. A call costs one `write(2)` and no waiting for the disk, which a thread of its own
 //! does every 100 ms at most. That thread also writes the file anew when it has grown, with what still counts.
 //!
 //! What is promised, and what is not:
@@ -131,7 +132,9 @@ impl Journal {
     /// The exchange has ended, and its slot is free when it has cooled for `cools`. `used` settles its tokens; unknown
     /// usage is what was reserved. A request that was not written counts from now.
     pub fn ended(&self, entry: Entry, used: Option<u64>, cools: Duration) {
-        self.note(&Record::Ended { entry: entry.number, lane: entry.lane, used, cools: nanos(cools) });
+        if let Some(owner) = &self.0 {
+            owner.writer.ended(entry.number, entry.lane, used, nanos(cools));
+        }
     }
 
     /// Nothing of the request has left: it never was.

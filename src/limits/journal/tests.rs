@@ -301,6 +301,18 @@ fn what_nobody_waits_for_is_in_the_file_soon() {
     }
 }
 
+/// A property test found it: a kill before the end was written left the reservation, which was too little.
+#[test]
+fn tokens_beyond_the_reservation_are_written_at_once() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Hands::new());
+    let (journal, _) = reopen(dir.path(), &clock);
+    let entry = journal.writing(&lane("a"), 10);
+    journal.ended(entry, Some(50), Duration::ZERO);
+    let copy = copied(&std::fs::read(dir.path().join("journal")).unwrap());
+    let (_again, found) = reopen(copy.path(), &clock);
+    assert_eq!(found.lanes[0].spent[0].tokens, 50);
+}
+
 #[test]
 fn a_full_disk_is_told_marked_and_mended() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Hands::new());

@@ -109,7 +109,19 @@ impl Writer {
         self.noted(&mut state);
     }
 
-    /// The same, of a lane.
+    /// An exchange has ended. If it used more than it had reserved, that is in the file when this returns.
+    pub(super) fn ended(&self, entry: u64, lane: u32, used: Option<u64>, cools: i64) {
+        let mut state = self.state.lock();
+        let owes = used > state.ledger.reserved(entry);
+        let moment = self.clock.moment();
+        state.record(moment, &Record::Ended { entry, lane, used, cools });
+        if owes {
+            self.flush(&mut state);
+        }
+        self.noted(&mut state);
+    }
+
+    /// What a lane has learned; nobody waits for that either.
     pub(super) fn learned(&self, lane: &LaneId, blob: &[u8]) {
         let mut state = self.state.lock();
         let moment = self.clock.moment();
