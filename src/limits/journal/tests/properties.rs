@@ -113,7 +113,7 @@ proptest! {
                 Event::Written(which) if !running.is_empty() => {
                     let (at, entry) = &running[which % running.len()];
                     journal.written(entry);
-                    truth[*at].written.get_or_insert(clock.now());
+                    truth[*at].written.get_or_insert_with(|| clock.now());
                 }
                 Event::Ended { which, used, cools } if !running.is_empty() => {
                     let (at, entry) = running.swap_remove(which % running.len());
