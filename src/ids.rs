@@ -28,6 +28,18 @@ impl KeyId {
         first.copy_from_slice(&digest.as_bytes()[..8]);
         Self(u64::from_be_bytes(first))
     }
+
+    /// The id with these bits, as [`KeyId::bits`] told them.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The id as a number, to write it down.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for KeyId {

@@ -11,6 +11,7 @@
 
 mod allowance;
 mod forecast;
+pub mod journal;
 pub mod learned;
 mod meter;
 mod pace;

@@ -5,6 +5,7 @@ mod bodies;
 mod clients;
 mod config;
 mod corpus;
+mod crashes;
 mod demo;
 mod disconnects;
 mod early;
