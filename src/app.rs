@@ -13,6 +13,7 @@ use crate::admission::settings::Client;
 use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota, ClientStatus, LaneStatus, Queue};
 use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
+use crate::limits::journal::{Journal, JournalError, Recovered};
 use crate::memory::Memory;
 use crate::metrics::{MemoryKind, Metrics};
 use crate::pipeline::{Clients, Pipeline, Rules};
@@ -45,6 +46,9 @@ pub enum StartError {
     /// The operators' port would be open to everybody.
     #[error(transparent)]
     Admin(#[from] api::BindRefused),
+    /// What was sent cannot be remembered.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The client port cannot speak TLS.
     #[error(transparent)]
     Tls(#[from] proxy::TlsError),
@@ -84,6 +88,39 @@ impl Source {
     }
 }
 
+/// What earlier processes have sent, and where this one writes it.
+#[derive(Debug)]
+pub struct Past {
+    journal: Journal,
+    recovered: Recovered,
+}
+
+impl Past {
+    /// Nothing is known, and nothing is remembered.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { journal: Journal::off(), recovered: Recovered::default() }
+    }
+
+    /// Opens `server.state_dir`, which is this process's from then on.
+    ///
+    /// # Errors
+    /// When it cannot be used, or is another process's.
+    pub fn open(settings: &Settings) -> Result<Self, JournalError> {
+        let (journal, recovered) = Journal::open(&settings.server.state_dir, longest_span(settings))?;
+        Ok(Self { journal, recovered })
+    }
+}
+
+/// So long stamps have to be exact, with the most that may be learned.
+fn longest_span(settings: &Settings) -> Duration {
+    let spans = settings.upstreams.iter().map(|upstream| {
+        let limits = &upstream.limits;
+        limits.window + limits.window_margin.max(limits.window / 50)
+    });
+    spans.max().unwrap_or_default()
+}
+
 /// The whole process, ready to run. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Shared>);
@@ -95,6 +132,7 @@ struct Shared {
     started: Settings,
     settings: Mutex<Settings>,
     metrics: Arc<Metrics>,
+    journal: Journal,
     admission: Admission,
     upstreams: Upstreams,
     pipeline: Pipeline,
@@ -163,25 +201,32 @@ impl App {
     ///
     /// # Errors
     /// When an upstream cannot be used.
-    pub fn new(settings: Settings, source: Source, log: Option<telemetry::Handle>) -> Result<Self, StartError> {
+    pub fn new(
+        settings: Settings,
+        source: Source,
+        log: Option<telemetry::Handle>,
+        past: Past,
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         metrics.config_loaded();
         let flights = Tasks::default();
         let memory = Memory::new(settings.server.memory_max);
         let config = upstream_config(&settings);
         let upstreams = Upstreams::new(&config, flights.clone(), Arc::clone(&metrics), memory.clone())?;
-        let admission = Admission::new(Vec::new(), queue_bounds(&settings));
+        let Past { journal, recovered } = past;
+        let admission = Admission::remembering(journal.clone(), recovered, queue_bounds(&settings));
         admission.reconfigure(upstreams.ways(), client_quotas(&settings), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
         pipeline.know(clients(&settings));
         metrics.declare_clients(client_names(&settings));
         let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), bounds(&settings));
-        show_usage_at_scrapes(&metrics, &admission, &upstreams, &memory);
+        show_usage_at_scrapes(&metrics, &admission, &upstreams, &memory, &journal);
         Ok(Self(Arc::new(Shared {
             source,
             started: settings.clone(),
             settings: Mutex::new(settings),
             metrics,
+            journal,
             admission,
             upstreams,
             pipeline,
@@ -267,6 +312,7 @@ impl App {
         metrics.declare_clients(client_names(&new));
         proxy.reconfigure(bounds(&new));
         memory.set_max(new.server.memory_max);
+        self.0.journal.keep(longest_span(&new));
         for setting in self.0.started.frozen_differences(&new) {
             tracing::warn!(setting, "a changed setting takes effect only after a restart");
         }
@@ -296,6 +342,7 @@ impl App {
             // Whoever still streams after this is cut by the end of the process.
             let _cut = tokio::time::timeout(LAST_WORDS, proxy.drained()).await;
         }
+        self.0.journal.close();
         tracing::info!("drained");
         Ok(())
     }
@@ -389,8 +436,15 @@ fn mistakes_of(error: &ReloadError) -> Vec<String> {
 }
 
 /// Gauges mirror the state; they are set when somebody looks.
-fn show_usage_at_scrapes(metrics: &Metrics, admission: &Admission, upstreams: &Upstreams, memory: &Memory) {
-    let (admission, upstreams, memory) = (admission.clone(), upstreams.clone(), memory.clone());
+fn show_usage_at_scrapes(
+    metrics: &Metrics,
+    admission: &Admission,
+    upstreams: &Upstreams,
+    memory: &Memory,
+    journal: &Journal,
+) {
+    let (admission, upstreams, memory, journal) =
+        (admission.clone(), upstreams.clone(), memory.clone(), journal.clone());
     metrics.on_scrape(move |metrics| {
         let snapshot = admission.snapshot();
         for class in Priority::ALL {
@@ -398,13 +452,10 @@ fn show_usage_at_scrapes(metrics: &Metrics, admission: &Admission, upstreams: &U
             metrics.set_queue_depth(class, usize::try_from(waiting).unwrap_or(usize::MAX));
         }
         metrics.set_queue_bytes(snapshot.bytes);
-        let anyone_waits = snapshot.waiting.iter().any(|waiting| *waiting > 0);
-        // Who waits longest need not be who goes next.
-        let queue = if anyone_waits { admission.queue(usize::MAX) } else { Queue::default() };
         for class in Priority::ALL {
-            let waits = queue.calls.iter().filter(|call| call.class == class).map(|call| call.waited);
-            metrics.set_queue_oldest(class, waits.max().unwrap_or_default());
+            metrics.set_queue_oldest(class, snapshot.oldest[class as usize]);
         }
+        metrics.set_journal_failing(journal.is_failing());
         let clients = admission.clients();
         metrics.set_clients_waiting(clients.iter().map(|client| (&client.id, client.waiting.iter().sum())));
         for &kind in MemoryKind::ALL {

@@ -127,7 +127,7 @@ impl State {
             Some(_) | None => None,
         };
         whose.granted();
-        Ok(Permit::new(shared, known.next_id(), Held { lane, client, taken, own: of_own }))
+        Ok(Permit::new(shared, known.next_id(), Held { lane, client, taken, own: of_own, key: known.id.key }))
     }
 
     /// The client's part of its own limits, for a call that is to wait in line, where the client wants to be refused

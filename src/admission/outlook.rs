@@ -40,21 +40,22 @@ impl State {
         Some(self.look(now, Stand { lanes: &lanes, class, client, arrival, rank }))
     }
 
-    /// Whether a call that comes now can have its turn before its deadline, as far as anybody can tell.
+    /// Whether a call that lines up now can have its turn before its deadline, as far as anybody can tell.
     pub(super) fn in_time(
         &mut self,
         now: Instant,
         lanes: &[usize],
         client: ClientNumber,
         demand: &Demand,
+        arrival: u64,
     ) -> Result<(), Refusal> {
         let left = demand.deadline.saturating_duration_since(now);
         if self.is_surely_in_time(now, lanes, client, now + left) {
             return Ok(());
         }
         let class = demand.priority;
-        let rank = self.line_of(lanes).map_or(0, |line| line.class(class).len_of(client));
-        let stand = Stand { lanes, class, client, arrival: u64::MAX, rank };
+        let rank = self.line_of(lanes).map_or(0, |line| line.class(class).rank(client, arrival));
+        let stand = Stand { lanes, class, client, arrival, rank };
         match self.look(now, stand).eta {
             Some(turn) if turn > left => Err(Refusal::DeadlineUnreachable { turn: Some(turn), left }),
             Some(_) | None => Ok(()),

@@ -9,6 +9,7 @@ use super::json::{Balance, Shown, answer, ms};
 use super::{Admin, error};
 use crate::admission::LaneStatus;
 use crate::ids::{ClientId, KeyId};
+use crate::limits::learned::LessonStatus;
 use crate::time;
 use crate::upstream::settings::{BaseUrl, Kind, Upstream};
 
@@ -97,7 +98,42 @@ struct Key {
     /// Until the gate opens again that a refusal has closed.
     closed_for_ms: Option<u64>,
     requests: Option<Balance>,
+    tokens: Option<Balance>,
+    requests_per_day: Option<Balance>,
     slots: Slots,
+    window_margin_ms: u64,
+    /// What is assumed otherwise than configured, and why.
+    learned: Vec<Lesson>,
+}
+
+/// A figure of the settings that was learned to be another.
+#[derive(Debug, Serialize)]
+struct Lesson {
+    /// The setting in `[upstreams.limits]`; the figures are in its unit, of durations in milliseconds.
+    setting: &'static str,
+    configured: Option<u64>,
+    assumed: u64,
+    reason: String,
+    /// How long ago; not there where the headers of the answers rule.
+    since_ms: Option<u64>,
+    /// Until more is tried.
+    next_probe_ms: Option<u64>,
+    probing: bool,
+}
+
+impl Lesson {
+    fn new(lesson: &LessonStatus) -> Self {
+        let now = time::now();
+        Self {
+            setting: lesson.subject.as_str(),
+            configured: lesson.configured,
+            assumed: lesson.assumed,
+            reason: lesson.why.to_string(),
+            since_ms: lesson.since.map(|since| ms(now.saturating_duration_since(since))),
+            next_probe_ms: lesson.next_probe.map(|probe| ms(probe.saturating_duration_since(now))),
+            probing: lesson.is_probing,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -108,14 +144,18 @@ struct Slots {
 
 impl Key {
     fn new(lane: &LaneStatus, index: Option<usize>) -> Self {
-        let LaneStatus { id, usage, waiting, .. } = lane;
-        let shared = (id.key == KeyId::PASS_THROUGH).then(|| "all".to_owned());
+        let LaneStatus { id, usage, lessons, waiting, .. } = lane;
+        let shared = matches!(id.key, KeyId::PASS_THROUGH | KeyId::ALL).then(|| "all".to_owned());
         let digest = || shared.unwrap_or_else(|| ClientId::Key(id.key).to_string());
         Self {
             key: index.map_or_else(digest, |index| index.to_string()),
             waiting: *waiting,
             closed_for_ms: usage.closed_until.map(|until| ms(until.saturating_duration_since(time::now()))),
             requests: usage.window.map(|(used, limit)| Balance::new(limit, used)),
+            tokens: usage.tokens.map(|(used, limit)| Balance::new(limit, used)),
+            requests_per_day: usage.day.map(|(used, limit)| Balance::new(limit, used)),
+            window_margin_ms: ms(usage.window_margin),
+            learned: lessons.iter().map(Lesson::new).collect(),
             slots: Slots { limit: usage.slots_cap, in_use: usage.slots_in_use },
         }
     }
@@ -131,7 +171,13 @@ mod tests {
 
     fn lane(upstream: &str, key: KeyId, used: u32) -> LaneStatus {
         let usage = Usage { window: Some((used, 40)), slots_in_use: 2, slots_cap: Some(5), ..Usage::default() };
-        LaneStatus { id: LaneId { upstream: upstream.into(), key }, usage, waiting: 3, paused: false }
+        LaneStatus {
+            id: LaneId { upstream: upstream.into(), key },
+            usage,
+            lessons: Vec::new(),
+            waiting: 3,
+            paused: false,
+        }
     }
 
     fn upstream(name: &str, keys: &[&str]) -> Upstream {

@@ -379,10 +379,12 @@ impl Flight {
 
     fn note_attempt(&self, permit: &Permit) {
         let (upstream, waited) = (Arc::clone(&permit.lane().upstream), permit.waited());
+        let (requests, tokens) = permit.standing();
         self.trace.note(|facts| {
             facts.upstream = Some(upstream);
             facts.attempts += 1;
             facts.waited += waited;
+            (facts.requests, facts.tokens) = (requests, tokens);
         });
     }
 }

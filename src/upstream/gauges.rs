@@ -2,7 +2,7 @@
 
 use super::Upstreams;
 use super::target::Target;
-use crate::ids::LaneId;
+use crate::ids::{KeyId, LaneId};
 use crate::limits::Usage;
 use crate::metrics::{Dimension, KeyMetrics};
 
@@ -10,16 +10,18 @@ impl Upstreams {
     /// Shows how much of each lane is used.
     ///
     /// Keys of clients have a lane each, but no series: there is no bound of the settings on them. The fullest of an
-    /// upstream stands for all, as its key `0`.
+    /// upstream stands for all, as its key `0`, and so does the one allowance of keys that share it.
     pub fn show_lanes(&self, lanes: &[(LaneId, Usage)]) {
         for target in &self.0.present.load().targets {
             let own = || lanes.iter().filter(|(lane, _)| lane.upstream == target.name);
             // While one is open, calls go.
             let closed = own().next().is_some() && own().all(|(_, usage)| usage.closed_until.is_some());
             target.metrics.set_gate_closed(closed);
-            target.metrics.set_window_margin(target.settings.limits.window_margin);
-            if target.passes_keys() {
-                let fullest = own().max_by(|(_, a), (_, b)| share_used(a).total_cmp(&share_used(b)));
+            let fullest = own().max_by(|(_, a), (_, b)| share_used(a).total_cmp(&share_used(b)));
+            let margin = own().map(|(_, usage)| usage.window_margin).max();
+            target.metrics.set_window_margin(margin.unwrap_or(target.settings.limits.window_margin));
+            let shares_one = own().any(|(lane, _)| lane.key == KeyId::ALL);
+            if target.passes_keys() || shares_one {
                 if let (Some((_, usage)), Some(key)) = (fullest, target.metrics.key(0)) {
                     show(key, usage);
                 }
@@ -49,6 +51,10 @@ fn show(key: &KeyMetrics, usage: &Usage) {
     let requests = usage.window.map(|(used, limit)| (u64::from(limit), u64::from(used)));
     key.set_allowance(Dimension::Requests, requests);
     key.set_learned(Dimension::Requests, requests.map(|(limit, _)| limit));
+    let told = |(used, limit)| (limit, used);
+    key.set_allowance(Dimension::Tokens, usage.tokens.map(told));
+    key.set_learned(Dimension::Tokens, usage.tokens.map(|(_, limit)| limit));
+    key.set_allowance(Dimension::RequestsPerDay, usage.day.map(told));
     key.set_learned(Dimension::Concurrency, usage.slots_cap.map(u64::from));
     if let Some(cap) = usage.slots_cap {
         key.set_slots(cap.into(), usage.slots_in_use.into());

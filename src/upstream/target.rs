@@ -94,6 +94,7 @@ impl Target {
             serves: Arc::new(move |model| serves.model(model)),
             keys: self.key_ids(),
             quota: Quota::from(limits),
+            orphan_hold: limits.orphan_hold,
             scope: limits.scope,
             passes_keys: self.keys.is_empty(),
         }
