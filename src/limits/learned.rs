@@ -45,6 +45,8 @@ const CLOSED_MAX: Duration = Duration::from_secs(30);
 const PENALTY_MAX: Duration = Duration::from_secs(60);
 /// A wait longer than this, and than the window, is none for the window to pass but for a day.
 const LONG: Duration = Duration::from_secs(10 * 60);
+/// Connections that break within this have broken for one reason.
+const TOGETHER: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The figures of an allowance: as configured, or as in force.
@@ -106,6 +108,8 @@ pub struct Learned {
     event: Option<(Instant, Option<Instant>)>,
     /// How long the provider refused everybody the last time, where it did not say for how long.
     penalty: Duration,
+    /// The last connection that broke, unless it was taken for a refusal.
+    lost: Option<(Instant, Evidence)>,
     /// The last refusal that nothing explained.
     unexplained: Option<(Instant, Evidence)>,
     bench: Option<Bench>,
@@ -136,6 +140,7 @@ impl Learned {
             row: 0,
             event: None,
             penalty: Duration::ZERO,
+            lost: None,
             unexplained: None,
             bench: None,
         }
@@ -201,6 +206,22 @@ impl Learned {
         };
         self.assumed.iter_mut().for_each(|assumed| assumed.postpone(now));
         lesson
+    }
+
+    /// The provider broke the connection before it answered, which some do instead of refusing. One such loss is a fault; with
+    /// another, or a refusal, within ten seconds it is a refusal of the first of them; so it is at once where a higher level is
+    /// being tried. `None`: a fault, no gate closes.
+    pub fn lost(&mut self, now: Instant, evidence: &Evidence, backoff: Duration) -> Option<Lesson> {
+        let lately = |at: Instant| now.saturating_duration_since(at) <= TOGETHER;
+        let signal = Signal { backoff, ..Signal::default() };
+        let tries_more = Subject::ALL.into_iter().any(|subject| self.is_trial_at_fault(subject, evidence));
+        if tries_more || self.is_shut && self.refused.is_some_and(lately) {
+            return Some(self.refused(now, evidence, &signal));
+        }
+        let before = self.lost.replace((now, *evidence)).filter(|&(at, _)| lately(at));
+        let (_, first) = before?;
+        self.lost = None;
+        Some(self.refused(now, &first, &signal))
     }
 
     /// The provider accepted a request.

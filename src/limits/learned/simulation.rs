@@ -16,6 +16,8 @@ struct Provider {
     penalty: Duration,
     /// How much later than our write it may count.
     jitter: Duration,
+    /// It breaks the connection instead of refusing.
+    resets: bool,
     mean: Duration,
 }
 
@@ -24,6 +26,7 @@ const STRICT: Provider = Provider {
     slots: 5,
     penalty: Duration::from_secs(10),
     jitter: Duration::from_millis(150),
+    resets: false,
     mean: Duration::from_millis(3_000),
 };
 
@@ -106,8 +109,14 @@ fn live(provider: Provider, hours: usize, change: Option<(Duration, u32)>) -> Se
                     learned.accepted(now, evidence);
                 } else {
                     seen.refused[hour] += 1;
-                    let signal = Signal { backoff: Duration::from_millis(500), ..Signal::default() };
-                    let lesson = learned.refused(now, evidence, &signal);
+                    let backoff = Duration::from_millis(500);
+                    let signal = Signal { backoff, ..Signal::default() };
+                    let lesson = if provider.resets {
+                        learned.lost(now, evidence, backoff)
+                    } else {
+                        Some(learned.refused(now, evidence, &signal))
+                    };
+                    let lesson = lesson.unwrap_or(Lesson::Nothing(now));
                     closed = closed.max(lesson.closed_until());
                     seen.lessons.push((age, lesson));
                 }
@@ -165,19 +174,14 @@ fn tell(story: &str, seen: &Seen, requests: u32) {
     );
 }
 
-/// After `first` refusals no more than one for each probe; and one more, where the length of the penalty had not shown at
-/// first, because our own window kept us waiting for longer.
+/// After its first refusals no more than one for each probe. The first are those by which limit and penalty are learned:
+/// the length of a penalty may show only in the first probe, where our own window kept us waiting for longer before.
 fn assert_one_refusal_a_probe(story: &str, seen: &Seen, first: usize) {
-    let begun = seen.probes.first().copied().unwrap_or(Duration::MAX);
-    let before = seen.lessons.iter().filter(|(at, _)| *at < begun).count();
-    assert!(before <= first, "{story}: {before} refusals before the first probe");
-    let after = seen.lessons.len() - before;
-    assert!(
-        after <= seen.probes.len() + 1,
-        "{story}: {after} refusals, {} probes: {:?}",
-        seen.probes.len(),
-        seen.lessons
-    );
+    let known = seen.probes.get(1).copied().unwrap_or(Duration::MAX);
+    let before = seen.lessons.iter().filter(|(at, _)| *at < known).count();
+    assert!(before <= first + 1, "{story}: {before} refusals before the second probe: {:?}", seen.lessons);
+    let (after, probes) = (seen.lessons.len() - before, seen.probes.len() - 1);
+    assert!(after <= probes, "{story}: {after} refusals, {probes} probes: {:?}", seen.lessons);
     assert!(seen.probes.windows(2).all(|pair| pair[1] - pair[0] >= assumed::PROBE_AFTER), "{story}: {:?}", seen.probes);
 }
 
@@ -197,6 +201,14 @@ fn stricter_provider_refuses_once_a_probe_and_is_used_to_the_full() {
         let share = used(&seen, 0, provider.requests);
         assert!(share >= 0.95, "{story}: {share}");
     }
+}
+
+#[test]
+fn provider_that_resets_instead_of_refusing_is_learned_as_well() {
+    let seen = live(Provider { resets: true, ..STRICT }, 12, None);
+    tell("35 a minute, by resets", &seen, 35);
+    assert_one_refusal_a_probe("35 a minute, by resets", &seen, 8);
+    assert!(used(&seen, 0, 35) >= 0.95, "{}", used(&seen, 0, 35));
 }
 
 #[test]

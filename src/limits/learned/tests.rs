@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::openai::Complaint;
 use crate::openai::complaint::About;
@@ -75,6 +77,9 @@ fn refusal_of_a_request_that_was_alone_says_too_fast() {
     let mut story = Story::new(CONFIGURED);
     assert!(matches!(story.refused(22, 1), Lesson::Lowered(Subject::Requests, _)));
     assert_eq!(story.limits(), (Some(21), Some(5)));
+    let mut story = Story::new(Figures { concurrency: Some(1), ..CONFIGURED });
+    story.refused(22, 1);
+    assert_eq!(story.limits(), (Some(21), Some(1)));
 }
 
 #[test]
@@ -125,6 +130,52 @@ fn one_event_is_one_lesson() {
     assert_eq!(story.limits().0, Some(29));
     story.accepted(5, 1);
     assert!(matches!(story.refused(20, 1), Lesson::Lowered(Subject::Requests, _)));
+}
+
+#[test]
+fn late_refusal_of_what_was_in_flight_with_the_last_one_teaches_nothing() {
+    let mut story = Story::new(CONFIGURED);
+    let (first, slow) = (story.evidence(36, 2, 0), story.evidence(30, 2, 0));
+    story.learned.refused(story.now, &first, &Signal::default());
+    story.accepted(20, 1);
+    assert!(matches!(story.learned.refused(story.now, &slow, &Signal::default()), Lesson::Nothing(_)));
+    assert_eq!(story.limits().0, Some(35));
+}
+
+#[test]
+fn one_limit_is_tried_at_a_time_and_ten_minutes_after_the_last_lesson() {
+    let mut story = Story::new(CONFIGURED);
+    story.refused(36, 1);
+    story.accepted(20, 1);
+    story.wait(9 * MINUTE);
+    assert!(matches!(story.refused(20, 4), Lesson::Lowered(Subject::Concurrency, _)));
+    let lesson = story.now;
+    story.accepted(20, 1);
+    story.probe();
+    assert!(story.now - lesson >= assumed::PROBE_AFTER);
+    assert_eq!(story.limits(), (Some(38), Some(3)));
+    story.wait(30 * MINUTE);
+    assert!(!story.learned.probe(story.now), "the first is not decided");
+}
+
+#[test]
+fn one_broken_connection_is_a_fault_and_two_together_are_a_refusal_of_the_first() {
+    let mut story = Story::new(CONFIGURED);
+    let backoff = Duration::from_millis(500);
+    for _ in 0..3 {
+        let evidence = story.evidence(36, 1, 0);
+        assert_eq!(story.learned.lost(story.now, &evidence, backoff), None);
+        story.wait(TOGETHER);
+    }
+    let first = story.evidence(36, 1, 0);
+    assert_eq!(story.learned.lost(story.now, &first, backoff), None);
+    let second = story.evidence(37, 1, 0);
+    let lesson = story.learned.lost(story.now, &second, backoff);
+    assert_eq!(lesson, Some(Lesson::Lowered(Subject::Requests, story.now + backoff)));
+    assert_eq!(story.limits().0, Some(35));
+    let third = story.evidence(20, 1, 0);
+    assert!(matches!(story.learned.lost(story.now, &third, backoff), Some(Lesson::Nothing(_))), "its penalty");
+    assert_eq!(story.limits().0, Some(35));
 }
 
 #[test]
@@ -339,6 +390,55 @@ fn lessons_outlive_a_restart() {
     let mut older = Learned::new(CONFIGURED);
     older.restore(&newer, story.now);
     assert_eq!(older.figures(), CONFIGURED);
+}
+
+proptest! {
+    /// Whatever happens: nothing in force is above what is configured or under its floor, probes keep their distance, and no
+    /// gate closes for longer than a day.
+    #[test]
+    fn whatever_happens_stays_within_bounds(
+        happenings in prop::collection::vec((0..7_u8, 0..60_u32, 0..8_u32, 0..2_000_u64, any::<bool>()), 0..200),
+    ) {
+        let mut story = Story::new(CONFIGURED);
+        let (mut last_probe, mut slow) = (None::<Instant>, None);
+        for (what, requests, in_flight, seconds, odd) in happenings {
+            story.wait(SECOND * u32::try_from(seconds).unwrap());
+            let evidence = story.evidence(requests, in_flight, u64::from(requests) * 300);
+            let signal = Signal {
+                retry_after: (what == 4).then(|| Duration::from_secs(seconds)),
+                complaint: Complaint { daily: odd && what == 4, limit: Some(in_flight), ..Complaint::default() },
+                ..Signal::default()
+            };
+            match what {
+                0 | 1 => story.learned.accepted(story.now, &evidence),
+                2 => slow = Some(evidence),
+                3 | 4 => {
+                    let evidence = if odd { slow.take().unwrap_or(evidence) } else { evidence };
+                    let closed = story.learned.refused(story.now, &evidence, &signal).closed_until();
+                    prop_assert!(closed <= story.now + BENCH_MAX);
+                }
+                5 => {
+                    let (saved, now) = (story.learned.save(story.now), story.now);
+                    story.learned = Learned::new(CONFIGURED);
+                    story.learned.restore(&saved, now);
+                }
+                _ => {
+                    if story.learned.probe(story.now) {
+                        prop_assert!(last_probe.is_none_or(|last| story.now - last >= assumed::PROBE_AFTER));
+                        last_probe = Some(story.now);
+                    }
+                }
+            }
+            let figures = story.learned.figures();
+            prop_assert!((4..=40).contains(&figures.requests.unwrap()), "{figures:?}");
+            prop_assert!((1_000..=10_000).contains(&figures.tokens.unwrap()), "{figures:?}");
+            prop_assert!((1..=5).contains(&figures.concurrency.unwrap()), "{figures:?}");
+            prop_assert!((CONFIGURED.margin..=MINUTE / 50).contains(&figures.margin), "{figures:?}");
+            for lesson in story.learned.lessons() {
+                prop_assert!(lesson.subject == Subject::Margin || Some(lesson.assumed) <= lesson.configured, "{lesson:?}");
+            }
+        }
+    }
 }
 
 #[test]
