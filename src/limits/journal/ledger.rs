@@ -55,12 +55,26 @@ pub(super) struct Lane {
     pub(super) cooling: Vec<i64>,
     pub(super) learned: Option<Box<[u8]>>,
     last: i64,
+    /// With so many that cool, those that have cooled are let go of.
+    swept_at: usize,
 }
 
 impl Lane {
     fn new(id: LaneId, last: i64) -> Self {
         let (recent, day, orphans, cooling) = <_>::default();
-        Self { id, recent, day, orphans, cooling, learned: None, last }
+        Self { id, recent, day, orphans, cooling, learned: None, last, swept_at: 0 }
+    }
+
+    /// An exchange has ended. Sweeping at doubled lengths keeps it cheap whatever the rate.
+    fn end(&mut self, now: i64, cools: i64) {
+        self.last = now;
+        if self.cooling.len() >= self.swept_at {
+            self.cooling.retain(|&until| until > now);
+            self.swept_at = 2 * self.cooling.len().max(32);
+        }
+        if cools > 0 {
+            self.cooling.push(now.saturating_add(cools));
+        }
     }
 
     fn is_quiet(&self) -> bool {
@@ -158,13 +172,7 @@ impl Ledger {
                 let open = self.open.remove(&entry).unwrap_or(Open { lane, tokens: 0, written: None });
                 let (at, tokens) = (open.written.unwrap_or(now), used.unwrap_or(open.tokens));
                 self.spend(open.lane, Spent { at, requests: 1, tokens })
-                    && self.with(open.lane, |lane| {
-                        lane.last = now;
-                        lane.cooling.retain(|&until| until > now);
-                        if cools > 0 {
-                            lane.cooling.push(now.saturating_add(cools));
-                        }
-                    })
+                    && self.with(open.lane, |lane| lane.end(now, cools))
             }
             Record::Refunded { entry } => {
                 self.open.remove(&entry);
