@@ -103,7 +103,10 @@ impl Clients {
     }
 
     /// Who sends these fields. Keys that are meant for us are taken out of them.
-    pub(super) fn identify(&self, headers: &mut HeaderMap) -> Result<Caller, Stranger> {
+    ///
+    /// # Errors
+    /// When clients are configured and this is none of them, or the name of a client cannot be meant.
+    pub fn identify(&self, headers: &mut HeaderMap) -> Result<Caller, Stranger> {
         let caller = if self.known.is_empty() {
             Caller::anyone(first_key(headers))
         } else {
