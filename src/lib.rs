@@ -8,7 +8,7 @@
 //! client                                                                       provider
 //!   │  proxy::accept      head, then body: buffered where it may be sent again    ▲
 //!   ▼                                                                             │
-//!  pipeline::classify     client, endpoint, model, class, deadline                        │
+//!  pipeline::classify     endpoint, model, class, deadline                        │
 //!   │                                                                             │
 //!  pipeline::execute ──── a place in admission ─┐                                 │
 //!   │                                           ▼                                 │
