@@ -24,6 +24,8 @@ const CLIENT: &str = "x-tidegate-client";
 /// Fields that hold a key and nothing else, first the one that wins where two say something else.
 static KEY_FIELDS: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+/// Keys in one request: what comes from strangers must not cost much.
+const KEYS_MAX: usize = 8;
 /// How a browser, which can set no other field of a WebSocket handshake, sends a key among the subprotocols it offers.
 const OFFERED_KEY: &[u8] = b"openai-insecure-api-key.";
 
@@ -57,6 +59,9 @@ pub enum Stranger {
     /// Clients are configured, and there is a key that is none of theirs.
     #[error("the key is none of clients.key: send one of those, in Authorization: Bearer, x-api-key or api-key")]
     WrongKey,
+    /// Clients are configured, and nobody needs so many keys: each is compared with all of theirs.
+    #[error("more than {KEYS_MAX} keys: send one of clients.key, and at the most one for the provider")]
+    ManyKeys,
     /// `x-tidegate-client` cannot be meant.
     #[error("{0}")]
     Misnamed(BadCall),
@@ -103,21 +108,29 @@ impl Clients {
     }
 
     /// Who sends these fields. Keys that are meant for us are taken out of them.
-    pub(super) fn identify(&self, headers: &mut HeaderMap) -> Result<Caller, Stranger> {
+    ///
+    /// # Errors
+    /// When clients are configured and this is none of them, or the name of a client cannot be meant.
+    pub fn identify(&self, headers: &mut HeaderMap) -> Result<Caller, Stranger> {
         let caller = if self.known.is_empty() {
             Caller::anyone(first_key(headers))
         } else {
-            let mut bears_any = false;
-            let mut owner = None;
-            for key in keys(headers) {
-                bears_any = true;
+            let (mut borne, mut owner) = (0, None);
+            for key in keys(headers).take(KEYS_MAX + 1) {
                 let found = self.owner(key);
-                owner = owner.or(found);
+                (borne, owner) = (borne + 1, owner.or(found));
+            }
+            if borne > KEYS_MAX {
+                return Err(Stranger::ManyKeys);
             }
             let Some(owner) = owner else {
-                return Err(if bears_any { Stranger::WrongKey } else { Stranger::NoKey });
+                return Err(if borne > 0 { Stranger::WrongKey } else { Stranger::NoKey });
             };
-            self.take_our_keys(headers);
+            if borne == 1 {
+                take_keys(headers, |key| !key.is_empty()); // all are compared once already
+            } else {
+                take_keys(headers, |key| self.owner(key).is_some());
+            }
             owner.caller(first_key(headers))
         };
         if self.trusts_header { self.named(caller, headers) } else { Ok(caller) }
@@ -127,25 +140,6 @@ impl Clients {
     fn owner(&self, key: &[u8]) -> Option<&Known> {
         let digest = Some(blake3::hash(key));
         self.known.iter().fold(None, |found, known| if known.digest == digest { Some(known) } else { found })
-    }
-
-    fn is_ours(&self, key: &[u8]) -> bool {
-        self.owner(key).is_some()
-    }
-
-    fn take_our_keys(&self, headers: &mut HeaderMap) {
-        for name in &KEY_FIELDS {
-            keep(headers, name, |value| (!self.is_ours(bare(value.as_bytes()))).then(|| value.clone()));
-        }
-        keep(headers, &SEC_WEBSOCKET_PROTOCOL, |value| {
-            let is_kept = |offer: &&[u8]| offer.strip_prefix(OFFERED_KEY).is_none_or(|key| !self.is_ours(key));
-            let (all, kept) = (offers(value).count(), offers(value).filter(is_kept).collect::<Vec<_>>());
-            if kept.len() == all {
-                return Some(value.clone());
-            }
-            // Parts of what was a value make one again.
-            HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty())
-        });
     }
 
     /// For whom a trusted gateway speaks, if it says so.
@@ -163,6 +157,22 @@ impl Clients {
             None => Caller { client: ClientId::Named(found.into()), ..caller },
         })
     }
+}
+
+/// Takes out the keys that are ours.
+fn take_keys(headers: &mut HeaderMap, is_ours: impl Fn(&[u8]) -> bool) {
+    for name in &KEY_FIELDS {
+        keep(headers, name, |value| (!is_ours(bare(value.as_bytes()))).then(|| value.clone()));
+    }
+    keep(headers, &SEC_WEBSOCKET_PROTOCOL, |value| {
+        let is_kept = |offer: &&[u8]| offer.strip_prefix(OFFERED_KEY).is_none_or(|key| !is_ours(key));
+        let (all, kept) = (offers(value).count(), offers(value).filter(is_kept).collect::<Vec<_>>());
+        if kept.len() == all {
+            return Some(value.clone());
+        }
+        // Parts of what was a value make one again.
+        HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty())
+    });
 }
 
 /// Everything that may be a key, first what wins.

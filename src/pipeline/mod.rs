@@ -1,7 +1,7 @@
 //! A call from bytes to answer, whatever transport it came by.
 //!
-//! The life of a call: its client is *identified*, it is *classified* (which endpoint, which model, which class, until when), takes a *place*, goes
-//! *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended. This room names no
+//! The life of a call: its client is *identified*, it is *classified* (which endpoint, which model, which class, until
+//! when), takes a *place*, goes *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended. This room names no
 //! transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to cancel.
 
 mod account;

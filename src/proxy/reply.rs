@@ -250,7 +250,7 @@ pub(super) fn reason(refused: &Refused) -> (Outcome, StatusCode, String) {
 fn outcome(refused: &Refused) -> Outcome {
     match refused {
         Refused::TooLarge { .. } => Outcome::RequestTooLarge,
-        Refused::Stranger(Stranger::NoKey | Stranger::WrongKey) => Outcome::InvalidApiKey,
+        Refused::Stranger(Stranger::NoKey | Stranger::WrongKey | Stranger::ManyKeys) => Outcome::InvalidApiKey,
         Refused::TooManyConnections | Refused::MemoryFull(_) => Outcome::QueueFull,
         Refused::BadRequest(_)
         | Refused::Unsound(_)

@@ -67,3 +67,63 @@ fn share_used(usage: &Usage) -> f64 {
     let window = usage.window.map_or(0.0, share);
     window.max(usage.slots_cap.map_or(0.0, |cap| share((usage.slots_in_use, cap))))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::KeyId;
+    use crate::memory::Memory;
+    use crate::metrics::Metrics;
+    use crate::time::{self, Duration, Tasks};
+    use crate::units::Secret;
+    use crate::upstream::Config;
+    use crate::upstream::settings::{Retry, Upstream};
+
+    fn upstreams(keys: &[&str]) -> (Upstreams, Arc<Metrics>) {
+        let mut upstream = Upstream::new("main".to_owned(), "http://127.0.0.1:1/v1".parse().unwrap());
+        upstream.api_keys = keys.iter().map(|key| Secret::new((*key).to_owned())).collect();
+        let metrics = Metrics::new();
+        let write_timeout = Duration::from_secs(60);
+        let config = Config { upstreams: &[upstream], retry: &Retry::default(), write_timeout };
+        let upstreams = Upstreams::new(&config, Tasks::default(), Arc::clone(&metrics), Memory::new(1 << 20)).unwrap();
+        (upstreams, metrics)
+    }
+
+    fn lane(key: &str, used: u32, is_closed: bool) -> (LaneId, Usage) {
+        let closed_until = is_closed.then(|| time::now() + Duration::from_secs(9));
+        let usage = Usage { window: Some((used, 40)), slots_in_use: 1, slots_cap: None, closed_until };
+        (LaneId { upstream: "main".into(), key: KeyId::of(key) }, usage)
+    }
+
+    #[track_caller]
+    fn assert_shows(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fullest_key_of_clients_stands_for_all() {
+        let (upstreams, metrics) = upstreams(&[]);
+        upstreams.show_lanes(&[lane("sk-1", 3, false), lane("sk-2", 38, true), lane("sk-3", 12, false)]);
+        assert_shows(&metrics, r#"tidegate_allowance_left{dimension="requests",key="0",upstream="main"} 2"#);
+        assert_shows(&metrics, r#"tidegate_learned_limit{dimension="requests",key="0",upstream="main"} 40"#);
+        assert_shows(&metrics, r#"tidegate_gate_closed{upstream="main"} 0"#);
+        assert_eq!(metrics.render().matches("tidegate_allowance_left{").count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gate_is_closed_when_no_key_is_open() {
+        let (upstreams, metrics) = upstreams(&["sk-1", "sk-2"]);
+        for (first, second, closed) in [(true, false, 0), (false, true, 0), (true, true, 1), (false, false, 0)] {
+            upstreams.show_lanes(&[lane("sk-1", 1, first), lane("sk-2", 2, second)]);
+            assert_shows(&metrics, &format!("tidegate_gate_closed{{upstream=\"main\"}} {closed}"));
+        }
+        assert_shows(&metrics, r#"tidegate_allowance_used{dimension="requests",key="1",upstream="main"} 2"#);
+        upstreams.show_paused(["main"]);
+        assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 1"#);
+        upstreams.show_paused([]);
+        assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 0"#);
+    }
+}

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::Method;
 use tidegate::admission::settings::{Client as Known, ClientKey};
 use tidegate::config::Settings;
+use tidegate::ids::KeyId;
 use tidegate::units::{Priority, Secret};
 
 use crate::support::client::post_to;
@@ -271,6 +272,40 @@ async fn file_changes_who_may_call_and_no_key_is_ever_logged() {
     process.signal("TERM");
     let rest = soon("the rest of the log", process.rest_of_log()).await;
     assert!(rest.iter().all(|line| !line.contains("tg-")), "{rest:?}");
+}
+
+#[tokio::test]
+async fn without_clients_a_key_that_goes_through_tells_who_calls() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tidegate.toml");
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nstate_dir = {:?}\n\
+         [telemetry]\nformat = \"json\"\n\
+         [[upstreams]]\nname = \"theirs\"\nbase_url = {:?}\nmodels = [\"theirs\"]\n\
+         [[upstreams]]\nname = \"ours\"\nbase_url = {:?}\napi_key = \"sk-ours\"\n",
+        folder.path().join("state"),
+        upstream.base_url(),
+        upstream.base_url(),
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut upstream = upstream.script([answers()]);
+    let mut process = Process::serve(&config).await;
+    let mut client = Client::to(process.clients).await;
+    let (one, other) = (KeyId::of("sk-one"), KeyId::of("sk-other"));
+    for (model, key, who) in [
+        ("theirs", Some("sk-one"), format!("key-{one}")),
+        ("theirs", Some("sk-other"), format!("key-{other}")),
+        ("theirs", None, "-".to_owned()),
+        ("ours", Some("sk-one"), "-".to_owned()),
+    ] {
+        let bearer = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let told = client.ask(post_to("/v1/chat/completions", &bearer, format!("{{\"model\":{model:?}}}"))).await;
+        assert_eq!(told.status(), 200);
+        upstream.request().await;
+        let line = process.says("\"outcome\"").await;
+        assert!(line.contains(&format!("\"client\":{who:?}")) && !line.contains("sk-"), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -377,6 +377,15 @@ fn only_what_was_written_and_is_not_built_gets_a_notice() {
 }
 
 #[test]
+fn clients_have_their_effect_but_for_what_admission_still_lacks() {
+    let text = "[admission]\ntrust_client_header = true\n[[clients]]\nname = \"chat\"\nkey = \"k\"\nclass = \"low\"\n\
+                class_max = \"high\"\nweight = 1\non_limit = \"wait\"\n[[clients]]\nname = \"b\"\nkey = \"l\"\nweight = 2";
+    let settings = parse(&upstream(text));
+    let notices: Vec<_> = settings.not_yet().iter().map(|notice| notice.field.as_str()).collect();
+    assert_eq!(notices, ["clients.b.weight"]);
+}
+
+#[test]
 fn json_says_what_the_printed_file_says() {
     let settings = parse(&upstream("api_key = \"sk-1\"\n[[clients]]\nname = \"chat\"\nkey = \"tg-1\""));
     let json: serde_json::Value = serde_json::from_str(&settings.to_json()).unwrap();

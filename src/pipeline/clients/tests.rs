@@ -108,6 +108,20 @@ fn no_key_of_ours_is_left_however_often_it_comes() {
 }
 
 #[test]
+fn guesses_in_bulk_are_not_all_compared() {
+    let clients = two_clients(false);
+    let guesses =
+        |wrong: usize| format!("{}{CHAT}", "openai-insecure-api-key.x,".repeat(wrong) + "openai-insecure-api-key.");
+    let asked = |wrong| identified(&clients, &[("sec-websocket-protocol", &guesses(wrong))]).0;
+    assert!(asked(KEYS_MAX - 1).is_ok());
+    assert_eq!(asked(KEYS_MAX), Err(Stranger::ManyKeys));
+    assert_eq!(asked(2_000), Err(Stranger::ManyKeys));
+    // Where keys are not ours to judge, there may be as many as there are.
+    let fields = [("sec-websocket-protocol", guesses(20))];
+    assert!(identified(&Clients::default(), &[(fields[0].0, &fields[0].1)]).0.is_ok());
+}
+
+#[test]
 fn other_offers_of_a_handshake_stay_as_they_are() {
     let clients = two_clients(false);
     let offered = format!("realtime, openai-insecure-api-key.{CHAT},openai-beta.realtime-v1");
