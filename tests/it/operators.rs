@@ -244,3 +244,25 @@ async fn mistaken_file_is_refused_at_the_start() {
 async fn serve_to_its_end(config: &Path) -> (Option<i32>, String, String) {
     run(&["serve", "--config", config.to_str().unwrap()]).await
 }
+
+#[tokio::test]
+async fn a_reload_changes_how_long_streams_wait_in_silence() {
+    let upstream = Upstream::start().await;
+    let house = House::before(&upstream.base_url());
+    let after = |pace| format!("[admission]\nkeepalive_after = \"{pace}\"\n");
+    let mut process = Process::serve(&house.write("concurrency = 5", &after("off"))).await;
+    let stream = r#"{"model":"m","stream":true}"#;
+    let mut silent = Client::to(process.clients).await;
+    silent.send(post(stream)).await;
+    let (_thinking, _) = upstream.request().await;
+    house.write("concurrency = 5", &after("1s"));
+    process.signal("HUP");
+    process.says("settings reloaded").await;
+    let mut client = Client::to(process.clients).await;
+    client.send(post(stream)).await;
+    let (_thinking_too, _) = upstream.request().await;
+    assert_eq!(within(ms(3_000), "the early head", client.head()).await.status(), 200);
+    assert_eq!(client.event().await.unwrap(), ": waiting attempt=1");
+    let heard = tokio::time::timeout(ms(100), silent.reader().more()).await;
+    assert!(heard.is_err(), "it came while nobody was to hear anything");
+}
