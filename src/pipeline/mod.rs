@@ -1,8 +1,9 @@
 //! A call from bytes to answer, whatever transport it came by.
 //!
 //! The life of a call: it is *classified* (which endpoint, which model, which class, until when), takes a *place*, goes
-//! *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended. This room names no
-//! transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to cancel.
+//! *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended; the account teaches
+//! *habits* what its model usually does, by which the next call is classified. This room names no transport: the proxy
+//! hands calls in for clients, tasks will for themselves, and both drop the answer to cancel.
 
 mod account;
 mod classify;

@@ -94,7 +94,7 @@ async fn a_full_queue_says_what_is_full_and_when_to_come_back() {
     proxy.until_queued(1).await;
     let told = proxy.client().await.ask(chat("", PLAIN)).await;
     assert_eq!((told.status(), told.error_code().as_str()), (429, "queue_full"));
-    assert!(message(&told).contains("1 calls wait already (admission.queue_max)"), "{}", told.text());
+    assert!(message(&told).contains("1 call waits already (admission.queue_max)"), "{}", told.text());
     comes_back(&told);
 }
 
