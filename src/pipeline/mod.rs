@@ -12,6 +12,7 @@ mod habits;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use self::account::Account;
 pub use self::account::TurnedAway;
@@ -22,8 +23,11 @@ use crate::answer::{Answer, Trace};
 use crate::call::Call;
 use crate::metrics::Metrics;
 use crate::openai::Route;
-use crate::time::Duration;
+use crate::time::{self, Duration, Instant};
 use crate::upstream::{Failure, Upstreams};
+
+/// For so long a count of those who wait is told again.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// What a reload changes in this room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     rules: ArcSwap<Rules>,
     habits: Arc<Habits>,
+    /// When somebody last wanted to know how many wait, and how many did.
+    counted: Mutex<Option<(Instant, u32)>>,
 }
 
 impl Pipeline {
@@ -50,7 +56,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(admission: Admission, upstreams: Upstreams, metrics: Arc<Metrics>, rules: Rules) -> Self {
         let (rules, habits) = (ArcSwap::from_pointee(rules), Arc::default());
-        Self(Arc::new(Shared { admission, upstreams, metrics, rules, habits }))
+        Self(Arc::new(Shared { admission, upstreams, metrics, rules, habits, counted: Mutex::default() }))
     }
 
     /// Other rules for the calls to come.
@@ -103,10 +109,18 @@ impl Pipeline {
         account::turned_away(request, &self.0.metrics);
     }
 
-    /// How many calls wait.
+    /// How many calls wait, or did a moment ago: a crowd that is turned away all at once must not be counted for each.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.0.admission.snapshot().waiting.iter().sum()
+        let mut counted = self.0.counted.lock();
+        match *counted {
+            Some((when, calls)) if when.elapsed() < MOMENT => calls,
+            Some(_) | None => {
+                let calls = self.0.admission.snapshot().waiting.iter().sum();
+                *counted = Some((time::now(), calls));
+                calls
+            }
+        }
     }
 
     /// What waits and what is used.
