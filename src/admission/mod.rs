@@ -155,6 +155,12 @@ impl Admission {
         self.0.state.lock().snapshot(time::now())
     }
 
+    /// How many calls wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.0.state.lock().totals().0.into_iter().sum()
+    }
+
     /// Who waits, in the order of service, `most` of them at the most.
     #[must_use]
     pub fn queue(&self, most: usize) -> Queue {

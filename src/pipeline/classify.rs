@@ -70,13 +70,16 @@ impl Incoming {
         // A name no provider has would only be carried around.
         let model = sniff.model.filter(|model| model.len() <= MODEL_MAX);
         let read_timeout = TIMEOUTS.into_iter().find_map(|name| Some((name, seconds(&headers, name)?)));
-        let (patience, deadline_from) = match (deadline(&headers)?, read_timeout) {
-            (Some(told), _) => (told, DEADLINE_MS),
+        let now = time::now();
+        let at_most = (received + rules.wait_max, WAIT_MAX);
+        let (deadline, deadline_from) = match (deadline(&headers)?, read_timeout) {
+            (Some(told), _) => (received + told, DEADLINE_MS),
             (None, Some((name, timeout))) if route.is_generation() && !sniff.stream => {
+                // A client listens, and counts, from when it has sent its body: now.
                 let patience = patience(timeout, usual(model.as_deref()).unwrap_or_default());
-                if patience < rules.wait_max { (patience, name) } else { (rules.wait_max, WAIT_MAX) }
+                at_most.min((now + patience, name))
             }
-            (None, _) => (rules.wait_max, WAIT_MAX),
+            (None, _) => at_most,
         };
         let upgrade = match headers::is_websocket_handshake(&method, &headers) {
             true => Upgrade::WebSocket,
@@ -100,7 +103,7 @@ impl Incoming {
             model: model.map(Into::into),
             priority,
             received,
-            deadline: (received + patience).max(time::now()),
+            deadline: deadline.max(now),
             deadline_from,
             read_timeout: read_timeout.map(|(_, timeout)| timeout),
         })

@@ -1,8 +1,10 @@
 //! A call from bytes to answer, whatever transport it came by.
 //!
 //! The life of a call: its client is *identified*, it is *classified* (which endpoint, which model, which class, until
-//! when), takes a *place*, goes *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended. This room names no
-//! transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to cancel.
+//! when), takes a *place*, goes *upstream* with a permit for each attempt, and is *accounted* for when its answer has
+//! ended; the account teaches *habits* what its model usually does, by which the next call is classified. This room
+//! names no transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to
+//! cancel.
 
 mod account;
 mod classify;
@@ -19,7 +21,7 @@ pub use self::account::TurnedAway;
 pub use self::classify::{BadCall, Incoming};
 pub use self::clients::{Caller, Clients, Stranger};
 use self::habits::{Asked, Habits};
-use crate::admission::{Admission, Demand, Snapshot};
+use crate::admission::{Admission, Demand};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
 use crate::ids::{ClientId, KeyId};
@@ -131,13 +133,7 @@ impl Pipeline {
     /// How many calls wait.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.0.admission.snapshot().waiting.iter().sum()
-    }
-
-    /// What waits and what is used.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        self.0.admission.snapshot()
+        self.0.admission.waiting()
     }
 
     fn demand(&self, call: &Call, tokens: u64) -> Demand {

@@ -1,5 +1,7 @@
 //! One request: taking it in, having it executed, passing its answer on.
 
+use std::pin::pin;
+
 use tokio::sync::mpsc;
 
 use super::cause::{After, Asker, Gone, NotTaken, Refused};
@@ -114,8 +116,7 @@ impl Shared {
         keepalive: &mut Keepalive,
     ) -> Result<Result<Answer, Failure>, NotTaken> {
         let id = call.id;
-        // Within a box: it is large, and what is waited for beside it is waited for anew after each comment.
-        let mut executing = Box::pin(self.pipeline.execute(call, trace.clone()));
+        let mut executing = pin!(self.pipeline.execute(call, trace.clone()));
         loop {
             tokio::select! {
                 biased;

@@ -1,7 +1,8 @@
 //! The client's side of the wire.
 //!
 //! Reads requests from pingora's server session, hands each in as a call, and relays its answer. Here, and nowhere else,
-//! causes become statuses (`reply`). A client that leaves only drops its answer; everything else follows from that.
+//! causes become statuses (`reply`); a client that streams is kept company while it waits (`keepalive`). A client that
+//! leaves only drops its answer; everything else follows from that.
 //!
 //! Invariants: bytes go through unchanged; whatever ended abnormally upstream never looks complete downstream; whatever
 //! could be understood in two ways is refused.

@@ -1,7 +1,7 @@
 //! The only place where causes become statuses, one line each with its reason.
 
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use pingora_core::protocols::http::ServerSession;
 
 use super::cause::{After, Asker, Gone, Refused};
@@ -131,7 +131,7 @@ fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {
     match refusal {
         Refusal::QueueFull { full, retry_after } => {
             let full = match full {
-                Full::Calls(max) => format!("{max} calls wait already (admission.queue_max)"),
+                Full::Calls(max) => format!("{} already (admission.queue_max)", calls_wait(*max)),
                 Full::Bytes(max) => {
                     format!("the calls that wait hold {} already (admission.queue_bytes_max)", format_size(*max))
                 }
@@ -149,7 +149,7 @@ fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {
                 "{}{expected}, but it can wait for {} only ({}); {}",
                 contention(asker),
                 say_duration(*left),
-                asker.deadline_from,
+                bound(asker),
                 advice(asker)
             );
             // With the same patience it would be in time once so much of the queue has gone.
@@ -174,7 +174,7 @@ fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {
             let message = format!(
                 "waited {} for its turn{missing}: as long as it could ({}); {}{}",
                 say_duration(*waited),
-                asker.deadline_from,
+                bound(asker),
                 contention(asker),
                 advice(asker)
             );
@@ -199,10 +199,21 @@ fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {
 
 /// Who else wants what there is too little of.
 fn contention(asker: &Asker) -> String {
-    match asker.waiting {
-        0 => String::new(),
-        1 => "1 call waits already; ".to_owned(),
-        calls => format!("{calls} calls wait already; "),
+    match usize::try_from(asker.waiting) {
+        Ok(0) | Err(_) => String::new(),
+        Ok(calls) => format!("{} already; ", calls_wait(calls)),
+    }
+}
+
+fn calls_wait(calls: usize) -> String {
+    if calls == 1 { "1 call waits".to_owned() } else { format!("{calls} calls wait") }
+}
+
+/// What bounds a wait, as its client knows it.
+fn bound(asker: &Asker) -> String {
+    match asker.deadline_from {
+        from if from.starts_with("x-stainless") => format!("{from}, less what an answer takes"),
+        from => from.to_owned(),
     }
 }
 
@@ -223,9 +234,11 @@ pub(super) fn in_stream(refused: &Refused) -> (StatusCode, ErrorBody) {
 
 /// What a client is told that was promised a stream, where the provider sends something else.
 pub(super) fn no_stream(head: &Head) -> (StatusCode, ErrorBody) {
-    let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
+    let field = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let kind = field(CONTENT_TYPE).unwrap_or("no content type");
+    let encoded = field(CONTENT_ENCODING).map_or_else(String::new, |coding| format!(", encoded as {coding}"));
     let message = format!(
-        "the upstream answered with status {} and {kind}, not with the stream that was asked for; ask again: the next \
+        "the upstream answered with status {} and {kind}{encoded}, not with the plain stream that was asked for; ask again: the next \
          answer is waited for in silence, and passed on as it is",
         head.status.as_u16()
     );
@@ -313,3 +326,6 @@ pub(super) fn on_the_wire(refused: &Refused) -> Vec<u8> {
     wire.extend(&body);
     wire
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,7 @@ mod tests {
 
     fn lane(key: &str, used: u32, is_closed: bool) -> (LaneId, Usage) {
         let closed_until = is_closed.then(|| time::now() + Duration::from_secs(9));
-        let usage = Usage { window: Some((used, 40)), slots_in_use: 1, slots_cap: None, closed_until };
+        let usage = Usage { window: Some((used, 40)), slots_in_use: 1, closed_until, ..Usage::default() };
         (LaneId { upstream: "main".into(), key: KeyId::of(key) }, usage)
     }
 

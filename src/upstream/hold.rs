@@ -329,8 +329,9 @@ impl Rest {
         if self.usage.replace(usage).is_none() {
             self.metrics.tokens(usage);
         }
-        // A question alone is not all that was used, unless its answer has no tokens.
-        let is_known = usage.completion_tokens.is_some() || self.route == Route::Embeddings;
+        // One figure alone is not all that was used, unless the answer has no tokens.
+        let has_answer = usage.completion_tokens.is_some() || self.route == Route::Embeddings;
+        let is_known = usage.prompt_tokens.is_some() && has_answer;
         if let Some(total) = usage.total().filter(|_| is_known && is_over) {
             self.permit.used(total);
         }

@@ -309,7 +309,6 @@ async fn without_clients_a_key_that_goes_through_tells_who_calls() {
 }
 
 #[tokio::test]
-#[ignore = "until admission can pause"]
 async fn calls_of_a_paused_upstream_wait_until_it_goes_on() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).start().await;

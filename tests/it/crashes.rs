@@ -42,7 +42,6 @@ fn settings(folder: &Path, provider: &str, listen: SocketAddr, admin_listen: Soc
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "permits are not yet in the journal: without it a restart forgets what was spent"]
 async fn twenty_kills_in_a_busy_window_are_no_violation() {
     let (sim, folder) = (provider().await, tempfile::tempdir().expect("a folder"));
     let any = "127.0.0.1:0".parse().expect("an address");

@@ -46,6 +46,22 @@ async fn a_plain_call_is_told_before_its_client_gives_up() {
 }
 
 #[tokio::test]
+async fn what_its_model_usually_takes_is_left_for_the_answer() {
+    let upstream = Upstream::start().await;
+    let proxy = one_at_a_time(&upstream).start().await;
+    let busy = Busy::with(&proxy, &upstream).await;
+    tokio::time::sleep(ms(1_500)).await; // so long does the model take
+    let line = busy.go().await;
+    let mut next = proxy.client().await;
+    next.send(chat("", PLAIN)).await;
+    let _has_the_slot = upstream.request_on_any(line).await;
+    // Of three seconds half are left to wait in.
+    let mut client = proxy.client().await;
+    let refused = client.ask(chat("x-stainless-read-timeout: 3\r\n", PLAIN));
+    assert_eq!(within(ms(2_300), "a refusal", refused).await.status(), 429);
+}
+
+#[tokio::test]
 async fn our_own_header_wins_and_is_named() {
     let upstream = Upstream::start().await;
     let proxy = one_at_a_time(&upstream).start().await;
@@ -94,7 +110,7 @@ async fn a_full_queue_says_what_is_full_and_when_to_come_back() {
     proxy.until_queued(1).await;
     let told = proxy.client().await.ask(chat("", PLAIN)).await;
     assert_eq!((told.status(), told.error_code().as_str()), (429, "queue_full"));
-    assert!(message(&told).contains("1 calls wait already (admission.queue_max)"), "{}", told.text());
+    assert!(message(&told).contains("1 call waits already (admission.queue_max)"), "{}", told.text());
     comes_back(&told);
 }
 
