@@ -19,7 +19,7 @@ pub mod terminal;
 pub mod usage;
 
 pub use error::{ErrorBody, is_model_not_found, parse_retry_after, sse_error_event};
-pub use error_event::{error_event_on, is_error, provider_error_event};
+pub use error_event::{is_error, provider_error_event};
 pub use request::{ServiceTier, Sniff};
 pub use route::{Route, upstream_path};
 pub use sse::{Event, Frame, Framer};

@@ -13,6 +13,7 @@ use super::{fields, reply};
 use crate::answer::{Answer, Cut, Ending, Head, Upgraded};
 use crate::ids::CallId;
 use crate::metrics::Outcome;
+use crate::openai::error_event::error_event_on;
 use crate::openai::{self, Route};
 use crate::time::{self, Duration};
 
@@ -95,7 +96,7 @@ pub(super) async fn refuse_in_stream(downstream: &mut Downstream<'_>, route: Rou
 }
 
 async fn end_with(downstream: &mut Downstream<'_>, route: Route, event: Bytes) -> Result<After, Gone> {
-    downstream.write_last(openai::error_event_on(route, event)).await?;
+    downstream.write_last(error_event_on(route, event)).await?;
     downstream.finish().await?;
     Ok(if downstream.is_body_read() { After::Keep } else { After::Linger })
 }
@@ -207,5 +208,5 @@ fn frame(downstream: &Downstream<'_>, method: &Method, answer: &mut Answer, is_e
 /// The event that tells a client, in the form its SDK raises, that its stream is not complete.
 fn broken(cut: Cut, route: Route) -> Bytes {
     let (status, body) = reply::broken_stream(cut);
-    openai::error_event_on(route, openai::sse_error_event(&body, status.as_u16()))
+    error_event_on(route, openai::sse_error_event(&body, status.as_u16()))
 }
