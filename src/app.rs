@@ -1,27 +1,30 @@
 //! Builds the rooms, connects them, starts and drains them.
 
+mod gauges;
+mod hooks;
+mod past;
+mod ports;
+
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 
-use crate::admission::settings::Client;
-use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota, ClientStatus, LaneStatus, Queue};
-use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
+pub use self::past::Past;
+pub use self::ports::Ports;
+use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota};
+use crate::api::{self, Admin, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
-use crate::limits::journal::{Journal, JournalError, Recovered};
+use crate::limits::journal::{Journal, JournalError};
 use crate::memory::Memory;
-use crate::metrics::{MemoryKind, Metrics};
+use crate::metrics::Metrics;
 use crate::pipeline::{Clients, Pipeline, Rules};
 use crate::proxy::{self, Bounds, Proxy};
 use crate::telemetry;
 use crate::time::{self, Duration, Tasks};
-use crate::units::Priority;
-use crate::upstream::settings::Upstream;
 use crate::upstream::{Config, UnusableUpstream, Upstreams};
 
 /// How long calls that are turned away at the end of a drain may take to hear so.
@@ -88,39 +91,6 @@ impl Source {
     }
 }
 
-/// What earlier processes have sent, and where this one writes it.
-#[derive(Debug)]
-pub struct Past {
-    journal: Journal,
-    recovered: Recovered,
-}
-
-impl Past {
-    /// Nothing is known, and nothing is remembered.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { journal: Journal::off(), recovered: Recovered::default() }
-    }
-
-    /// Opens `server.state_dir`, which is this process's from then on.
-    ///
-    /// # Errors
-    /// When it cannot be used, or is another process's.
-    pub fn open(settings: &Settings) -> Result<Self, JournalError> {
-        let (journal, recovered) = Journal::open(&settings.server.state_dir, longest_span(settings))?;
-        Ok(Self { journal, recovered })
-    }
-}
-
-/// So long stamps have to be exact, with the most that may be learned.
-fn longest_span(settings: &Settings) -> Duration {
-    let spans = settings.upstreams.iter().map(|upstream| {
-        let limits = &upstream.limits;
-        limits.window + limits.window_margin.max(limits.window / 50)
-    });
-    spans.max().unwrap_or_default()
-}
-
 /// The whole process, ready to run. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Shared>);
@@ -148,54 +118,6 @@ struct Shared {
     flights: Tasks,
 }
 
-/// The bound ports of an [`App`].
-#[derive(Debug)]
-pub struct Ports {
-    clients: TcpListener,
-    /// What clients have to speak on their port, if not plain HTTP.
-    tls: Option<Arc<ServerConfig>>,
-    admin: TcpListener,
-}
-
-impl Ports {
-    /// Binds both ports of the settings.
-    ///
-    /// # Errors
-    /// When one cannot be had, naming its setting.
-    pub fn bind(settings: &Settings) -> Result<Self, StartError> {
-        let server = &settings.server;
-        api::check_bind(server.admin_listen, server.admin_token.as_ref())?;
-        let bind = |setting, address| proxy::bind(address).map_err(|why| StartError::Listen { setting, address, why });
-        Ok(Self {
-            tls: server.tls.as_ref().map(proxy::server_config).transpose()?,
-            clients: bind("server.listen", server.listen)?,
-            admin: bind("server.admin_listen", server.admin_listen)?,
-        })
-    }
-
-    /// Where clients reach us.
-    ///
-    /// # Errors
-    /// When the system does not tell.
-    pub fn clients(&self) -> io::Result<SocketAddr> {
-        self.clients.local_addr()
-    }
-
-    /// Whether clients have to speak TLS.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
-    /// Where operators reach us.
-    ///
-    /// # Errors
-    /// When the system does not tell.
-    pub fn admin(&self) -> io::Result<SocketAddr> {
-        self.admin.local_addr()
-    }
-}
-
 impl App {
     /// Builds the rooms and connects them. Nothing runs yet.
     ///
@@ -220,7 +142,7 @@ impl App {
         pipeline.know(clients(&settings));
         metrics.declare_clients(client_names(&settings));
         let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), bounds(&settings));
-        show_usage_at_scrapes(&metrics, &admission, &upstreams, &memory, &journal);
+        gauges::show_at_scrapes(&metrics, &admission, &upstreams, &memory, &journal);
         Ok(Self(Arc::new(Shared {
             source,
             started: settings.clone(),
@@ -312,7 +234,7 @@ impl App {
         metrics.declare_clients(client_names(&new));
         proxy.reconfigure(bounds(&new));
         memory.set_max(new.server.memory_max);
-        self.0.journal.keep(longest_span(&new));
+        self.0.journal.keep(past::longest_span(&new));
         for setting in self.0.started.frozen_differences(&new) {
             tracing::warn!(setting, "a changed setting takes effect only after a restart");
         }
@@ -345,53 +267,6 @@ impl App {
         self.0.journal.close();
         tracing::info!("drained");
         Ok(())
-    }
-}
-
-impl AdminHooks for App {
-    fn reload(&self) -> Result<(), Vec<String>> {
-        Self::reload(self).map_err(|error| mistakes_of(&error))
-    }
-
-    fn drain(&self) {
-        Self::drain(self);
-    }
-
-    fn pause(&self, upstream: &str, paused: bool) -> Result<(), Vec<String>> {
-        if !self.0.admission.pause(upstream, paused) {
-            return Err(self.0.settings.lock().upstreams.iter().map(|upstream| upstream.name.clone()).collect());
-        }
-        tracing::info!(upstream, paused, "an operator has paused an upstream, or resumed it");
-        Ok(())
-    }
-
-    fn queue(&self, most: usize) -> Queue {
-        self.0.admission.queue(most)
-    }
-
-    fn upstreams(&self) -> Vec<Upstream> {
-        self.0.settings.lock().upstreams.clone()
-    }
-
-    fn lanes(&self) -> Vec<LaneStatus> {
-        self.0.admission.lanes()
-    }
-
-    fn paused(&self) -> Vec<Arc<str>> {
-        self.0.admission.paused()
-    }
-
-    fn client_settings(&self) -> Vec<Client> {
-        self.0.settings.lock().clients.clone()
-    }
-
-    fn clients(&self) -> Vec<ClientStatus> {
-        self.0.admission.clients()
-    }
-
-    fn config(&self) -> String {
-        let settings = self.0.settings.lock().clone();
-        settings.to_json()
     }
 }
 
@@ -437,35 +312,4 @@ fn mistakes_of(error: &ReloadError) -> Vec<String> {
         ReloadError::Settings(error @ LoadError::Unreadable { .. }) => vec![error.to_string()],
         ReloadError::Upstream(error) => vec![error.to_string()],
     }
-}
-
-/// Gauges mirror the state; they are set when somebody looks.
-fn show_usage_at_scrapes(
-    metrics: &Metrics,
-    admission: &Admission,
-    upstreams: &Upstreams,
-    memory: &Memory,
-    journal: &Journal,
-) {
-    let (admission, upstreams, memory, journal) =
-        (admission.clone(), upstreams.clone(), memory.clone(), journal.clone());
-    metrics.on_scrape(move |metrics| {
-        let snapshot = admission.snapshot();
-        for class in Priority::ALL {
-            let waiting = snapshot.waiting[class as usize];
-            metrics.set_queue_depth(class, usize::try_from(waiting).unwrap_or(usize::MAX));
-        }
-        metrics.set_queue_bytes(snapshot.bytes);
-        for class in Priority::ALL {
-            metrics.set_queue_oldest(class, snapshot.oldest[class as usize]);
-        }
-        metrics.set_journal_failing(journal.is_failing());
-        let clients = admission.clients();
-        metrics.set_clients_waiting(clients.iter().map(|client| (&client.id, client.waiting.iter().sum())));
-        for &kind in MemoryKind::ALL {
-            metrics.set_memory(kind, memory.held(kind));
-        }
-        upstreams.show_lanes(&snapshot.lanes);
-        upstreams.show_paused(&admission.paused());
-    });
 }

@@ -22,6 +22,7 @@ mod fair;
 mod floors;
 mod lane;
 mod line;
+mod lines;
 mod listing;
 mod outlook;
 mod permit;

@@ -1,11 +1,12 @@
 //! What one key of one upstream may use: all dimensions in one decision, all or nothing.
 
+mod ahead;
+mod past;
+
 use std::num::NonZeroU32;
 
-use super::journal::{RecoveredLane, Spent};
 use super::learned::{Evidence, Figures, Learned, Lesson, LessonStatus, Saved, Signal};
-use super::meter::GrainId;
-use super::{Dimension, FAR, Meter, Pace, Quota, Ready, Slots, Window, forecast};
+use super::{Ask, Backlog, Dimension, Meter, Pace, Quota, Ready, Slots, Taken, Window};
 use crate::openai::RateLimits;
 use crate::time::{Duration, Instant};
 use crate::units::Priority;
@@ -18,56 +19,6 @@ const DAY_GRAIN: Duration = Duration::from_secs(60);
 const TOKEN_GRAINS: u32 = 512;
 /// How much the newest exchange weighs in the mean.
 const MEAN_WEIGHT: f64 = 0.1;
-
-/// What one permit asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ask {
-    /// Whose slots it may use.
-    pub class: Priority,
-    /// Tokens it is expected to use at the most.
-    pub tokens: u64,
-}
-
-/// Whether calls wait for this allowance: bursts are for the idle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backlog {
-    /// Nobody waits: the bucket alone paces.
-    Empty,
-    /// Somebody waits: permits leave in even steps.
-    Waiting,
-}
-
-/// What was taken for one permit. It goes back into [`Allowance::refund`] or [`Allowance::release`].
-#[derive(Debug)]
-#[must_use = "what was taken has to be given back or spent"]
-pub struct Taken {
-    class: Priority,
-    tokens: u64,
-    used: Option<u64>,
-    /// How things stood when it was taken.
-    evidence: Evidence,
-    /// Where its tokens were stamped.
-    stamped: Option<GrainId>,
-}
-
-impl Taken {
-    /// The tokens it reserves.
-    #[must_use]
-    pub fn tokens(&self) -> u64 {
-        self.tokens
-    }
-
-    /// Its exchange has used so many tokens.
-    pub fn note_used(&mut self, tokens: u64) {
-        self.used = Some(tokens);
-    }
-
-    /// The tokens its exchange has used, where the answer told.
-    #[must_use]
-    pub fn used(&self) -> Option<u64> {
-        self.used
-    }
-}
 
 /// How much of an allowance is used, for metrics and admin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -346,55 +297,6 @@ impl Allowance {
         self.learned.save(now)
     }
 
-    /// What earlier processes spent and learned. What they ran holds its slots for `orphan_hold`. Only before anything is
-    /// taken.
-    pub fn restore(&mut self, now: Instant, before: &RecoveredLane, orphan_hold: Duration) {
-        let saved = before.learned.as_deref().map(serde_json::from_slice::<Saved>);
-        match saved {
-            Some(Ok(saved)) => self.learned.restore(&saved, now),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "what was learned of a provider cannot be read, and is forgotten")
-            }
-            None => {}
-        }
-        self.obey_learned(now);
-        if let Some(until) = self.learned.benched_until() {
-            self.close_until(until);
-        }
-        for &Spent { at, requests, tokens } in &before.spent {
-            self.day.spend(at, requests.into());
-            if at + self.quota.span() > now {
-                self.tokens.spend(at, tokens);
-                if let Some(rate) = &mut self.rate {
-                    (0..requests).for_each(|_| rate.window.spend(at));
-                }
-            }
-            self.last_stamp = Some(at);
-        }
-        let orphans = before.orphans.iter().flat_map(|orphans| {
-            std::iter::repeat_n(orphans.since + orphan_hold, usize::try_from(orphans.slots).unwrap_or_default())
-        });
-        for until in orphans.chain(before.cooling.iter().copied()).filter(|&until| until > now) {
-            self.slots.take(Priority::default());
-            self.slots.release(Priority::default(), until, now);
-        }
-    }
-
-    /// Nobody knows what was sent until `last`: as long as it might count, or run, nothing is permitted.
-    pub fn forget_until(&mut self, now: Instant, last: Instant, orphan_hold: Duration) {
-        self.last_stamp = Some(last);
-        if let Some(rate) = &mut self.rate {
-            rate.window.forget_until(last);
-        }
-        if let Some(limit) = self.tokens.limit() {
-            self.tokens.spend(last, limit);
-        }
-        for _ in 0..self.slots.cap().unwrap_or(0) {
-            self.slots.take(Priority::default());
-            self.slots.release(Priority::default(), last + orphan_hold, now);
-        }
-    }
-
     /// Whether the provider's refusals should never happen: it has limits here and we keep them.
     #[must_use]
     pub fn is_limited(&self) -> bool {
@@ -444,48 +346,6 @@ impl Allowance {
         let until = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         let window = self.rate.as_ref().and_then(|rate| rate.window.empty_at());
         (until(window), until(self.tokens.empty_at()))
-    }
-
-    /// An instant by which the `n`-th permit from now will have existed, if all stays as it is. It is late by up to two
-    /// spans, and costs little to know.
-    pub fn nth_permit_at_last(&mut self, now: Instant, n: u32) -> Instant {
-        let first = self.closed_until.map_or(now, |until| until.max(now));
-        let window = self.rate.as_ref().map(|rate| {
-            let spans = (n / rate.window.allowance()).saturating_add(2);
-            first + self.quota.span().saturating_mul(spans).min(FAR)
-        });
-        self.nth_by_the_others(now, n, window.unwrap_or(first))
-    }
-
-    /// When the `n`-th permit from now, from 1, can be expected to exist under backlog, if everything stays as it is and
-    /// permits ask for as many tokens, and hold their slot for as long, as they do on average.
-    pub fn nth_permit(&mut self, now: Instant, n: u32) -> Instant {
-        let mut expected = self.closed_until.map_or(now, |until| until.max(now));
-        if let Some(Rate { window, pace }) = &mut self.rate {
-            expected = match pace {
-                Some(pace) => forecast::nth_permit(window, pace, now, expected, n),
-                None => expected.max(window.nth_opens(now, n).unwrap_or(now)),
-            };
-        }
-        self.nth_by_the_others(now, n, expected)
-    }
-
-    /// The same by day, tokens and slots, where they make it later.
-    fn nth_by_the_others(&mut self, now: Instant, n: u32, mut expected: Instant) -> Instant {
-        if let Some(fits) = self.day.fits_at(now, u64::from(n)) {
-            expected = expected.max(fits);
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and saturates")]
-        let tokens = (f64::from(n) * self.mean_tokens) as u64;
-        if let Some(fits) = self.tokens.fits_at(now, tokens) {
-            expected = expected.max(fits);
-        }
-        if let (Some(cap), Some(held)) = (self.slots.cap(), self.mean_held) {
-            let free = cap.saturating_sub(self.slots.in_use(now));
-            let turns = f64::from(n.saturating_sub(free)) / f64::from(cap);
-            expected = expected.max(now + held.mul_f64(turns));
-        }
-        expected
     }
 }
 

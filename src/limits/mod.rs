@@ -18,13 +18,15 @@ mod pace;
 mod quota;
 pub mod settings;
 mod slots;
+mod taken;
 mod window;
 
-pub use allowance::{Allowance, Ask, Backlog, Taken, Usage};
+pub use allowance::{Allowance, Usage};
 pub use meter::{GrainId, Meter};
 pub use pace::Pace;
 pub use quota::Quota;
 pub use slots::Slots;
+pub use taken::{Ask, Backlog, Taken};
 pub use window::Window;
 
 use crate::time::{Duration, Instant};

@@ -1,0 +1,58 @@
+//! An allowance that earlier processes have used.
+
+use super::Allowance;
+use crate::limits::journal::{RecoveredLane, Spent};
+use crate::limits::learned::Saved;
+use crate::time::{Duration, Instant};
+use crate::units::Priority;
+
+impl Allowance {
+    /// What earlier processes spent and learned. What they ran holds its slots for `orphan_hold`. Only before anything is
+    /// taken.
+    pub fn restore(&mut self, now: Instant, before: &RecoveredLane, orphan_hold: Duration) {
+        let saved = before.learned.as_deref().map(serde_json::from_slice::<Saved>);
+        match saved {
+            Some(Ok(saved)) => self.learned.restore(&saved, now),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "what was learned of a provider cannot be read, and is forgotten")
+            }
+            None => {}
+        }
+        self.obey_learned(now);
+        if let Some(until) = self.learned.benched_until() {
+            self.close_until(until);
+        }
+        for &Spent { at, requests, tokens } in &before.spent {
+            self.day.spend(at, requests.into());
+            if at + self.quota.span() > now {
+                self.tokens.spend(at, tokens);
+                if let Some(rate) = &mut self.rate {
+                    (0..requests).for_each(|_| rate.window.spend(at));
+                }
+            }
+            self.last_stamp = Some(at);
+        }
+        let orphans = before.orphans.iter().flat_map(|orphans| {
+            std::iter::repeat_n(orphans.since + orphan_hold, usize::try_from(orphans.slots).unwrap_or_default())
+        });
+        for until in orphans.chain(before.cooling.iter().copied()).filter(|&until| until > now) {
+            self.slots.take(Priority::default());
+            self.slots.release(Priority::default(), until, now);
+        }
+    }
+
+    /// Nobody knows what was sent until `last`: as long as it might count, or run, nothing is permitted.
+    pub fn forget_until(&mut self, now: Instant, last: Instant, orphan_hold: Duration) {
+        self.last_stamp = Some(last);
+        if let Some(rate) = &mut self.rate {
+            rate.window.forget_until(last);
+        }
+        if let Some(limit) = self.tokens.limit() {
+            self.tokens.spend(last, limit);
+        }
+        for _ in 0..self.slots.cap().unwrap_or(0) {
+            self.slots.take(Priority::default());
+            self.slots.release(Priority::default(), last + orphan_hold, now);
+        }
+    }
+}
