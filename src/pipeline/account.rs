@@ -13,7 +13,7 @@ use crate::ids::{CallId, ClientId};
 use crate::metrics::{CallEnd, DisconnectPhase, Metrics, Outcome, Present};
 use crate::openai::Route;
 use crate::telemetry::{self, CallRecord};
-use crate::time::Instant;
+use crate::time::{self, Instant};
 use crate::units::Priority;
 use crate::upstream::Failure;
 
@@ -37,7 +37,7 @@ pub struct TurnedAway {
 pub(super) fn turned_away(request: &TurnedAway, metrics: &Metrics) {
     let duration = request.received.elapsed();
     let (route, priority, outcome) = (Route::Other, Priority::Normal, request.outcome);
-    let none = crate::time::Duration::ZERO;
+    let none = time::Duration::ZERO;
     metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued: none, upstream: none });
     telemetry::call_line(&CallRecord {
         request_id: request.id,
@@ -71,6 +71,8 @@ struct Open {
     model: Option<Arc<str>>,
     stream: bool,
     received: Instant,
+    /// When it began to wait for its first permit.
+    opened: Instant,
     status: Option<StatusCode>,
     is_event_stream: bool,
     trace: Trace,
@@ -91,6 +93,7 @@ impl Account {
                 model: call.model.clone(),
                 stream: call.stream,
                 received: call.received,
+                opened: time::now(),
                 status: None,
                 is_event_stream: false,
                 trace,
@@ -180,14 +183,19 @@ impl Open {
             None => (outcome, reason),
         };
         let duration = self.received.elapsed();
-        let queued = facts.waited + facts.backed_off;
+        // A client that leaves the line takes the note of its wait along.
+        let waited = match facts.attempts {
+            0 if facts.waited.is_zero() => self.opened.elapsed(),
+            _ => facts.waited,
+        };
+        let queued = waited + facts.backed_off;
         if facts.attempts > 0 {
             self.metrics.queue_wait(self.priority, facts.waited);
         }
         let upstream = match (facts.sent, facts.upstream_ended) {
             (Some(sent), Some(ended)) => ended.saturating_duration_since(sent),
             (Some(sent), None) => sent.elapsed(),
-            (None, _) => crate::time::Duration::ZERO,
+            (None, _) => time::Duration::ZERO,
         };
         self.metrics.client_served(&self.client, facts.attempts, facts.waited);
         let (route, priority) = (self.route, self.priority);
@@ -200,7 +208,7 @@ impl Open {
             route,
             stream: self.stream,
             status: facts.told.or(self.status).map(|status| status.as_u16()),
-            wait: facts.waited,
+            wait: waited,
             attempts: facts.attempts,
             upstream: facts.upstream.as_deref(),
             first_byte: facts.first_byte.map(|at| at.saturating_duration_since(self.received)),
