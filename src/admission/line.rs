@@ -122,9 +122,15 @@ impl Class {
         self.turns.iter()
     }
 
+    /// The arrivals of those that cannot wait until then.
+    pub(super) fn arrivals_before(&self, deadline: Instant) -> Vec<u64> {
+        let all = self.queues.values().flat_map(|queue| queue.calls.iter());
+        all.filter(|(_, waiting)| waiting.deadline < deadline).map(|(arrival, _)| arrival).collect()
+    }
+
     /// All that wait, in no order.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
-        self.queues.values().flat_map(|queue| queue.calls.values())
+        self.queues.values().flat_map(|queue| queue.calls.iter()).map(|(_, waiting)| waiting)
     }
 
     /// The clients that have calls here, and whether they stand aside.

@@ -98,7 +98,7 @@ impl Permit {
     #[must_use]
     pub fn standing(&self) -> (Option<Standing>, Option<Standing>) {
         let Some(held) = &self.held else { return (None, None) };
-        self.shared.state.lock().standing(time::now(), held)
+        self.shared.state.lock().standing(time::now(), held.client, Some(held.lane))
     }
 
     /// The first byte of the request is about to leave: from now on it costs. When this returns it is in the journal.

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::line::Told;
 use super::{Permit, Refusal, Shared};
-use crate::answer::Outlook;
+use crate::answer::{Outlook, Standing};
 use crate::ids::{CallId, ClientId, KeyId};
 use crate::time::{self, Instant};
 use crate::units::Priority;
@@ -103,6 +103,12 @@ impl Place {
     pub fn outlook(&self) -> impl Fn() -> Option<Outlook> + Send + Sync + 'static {
         let (shared, arrival) = (Arc::clone(&self.shared), Arc::clone(&self.arrival));
         move || shared.outlook(arrival.load(Ordering::Relaxed))
+    }
+
+    /// What is left of requests and of tokens: of the client's own limits, else of the lane it would go by first.
+    #[must_use]
+    pub fn standing(&self) -> (Option<Standing>, Option<Standing>) {
+        self.shared.state.lock().standing_of(time::now(), &self.demand)
     }
 
     /// An attempt has failed and another one will follow.

@@ -311,6 +311,7 @@ impl State {
         let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
         let (until, is_lesson) = allowance.refused(now, &held.taken, signal);
         let learned = is_lesson.then(|| allowance.save_learned(now));
+        self.turn_away_hopeless(now, held.lane, until);
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
         Some((until, learned))
     }
@@ -330,10 +331,22 @@ impl State {
     }
 
     /// What is left, of the client's own limits where it has some.
-    pub(super) fn standing(&mut self, now: Instant, held: &Held) -> (Option<Standing>, Option<Standing>) {
-        let own = self.clients.of(held.client).and_then(|client| client.own.as_mut());
-        let allowance = own.or_else(|| self.lanes.get_mut(held.lane).map(|lane| &mut lane.allowance));
+    pub(super) fn standing(
+        &mut self,
+        now: Instant,
+        client: ClientNumber,
+        lane: Option<usize>,
+    ) -> (Option<Standing>, Option<Standing>) {
+        let own = self.clients.of(client).and_then(|client| client.own.as_mut());
+        let allowance = own.or_else(|| lane.and_then(|lane| self.lanes.get_mut(lane)).map(|lane| &mut lane.allowance));
         allowance.map_or((None, None), |allowance| standing(allowance, now))
+    }
+
+    /// The same for a call that has no permit.
+    pub(super) fn standing_of(&mut self, now: Instant, demand: &Demand) -> (Option<Standing>, Option<Standing>) {
+        let lanes = self.ways.serving(&mut self.lanes, now, demand.model.as_deref(), demand.key);
+        let client = self.clients.key_of(&demand.client);
+        self.standing(now, client, lanes.ok().and_then(|lanes| lanes.first().copied()))
     }
 
     pub(super) fn is_limited(&self, lane: usize) -> bool {
@@ -345,6 +358,25 @@ impl State {
         let known = self.ways.pause(&mut self.lanes, upstream, paused);
         self.dispatch_all(shared, now);
         known
+    }
+
+    /// A lane is closed: who waits for it alone, and not until it opens, is told so at once. That looks at all of them,
+    /// but then there is nothing else to do.
+    fn turn_away_hopeless(&mut self, now: Instant, lane: usize, opens: Instant) {
+        let Some(known) = self.lanes.get(lane).filter(|_| opens > now + HOPELESS_FROM) else { return };
+        let alone = known.lines.iter().filter_map(|line| self.lines.get(*line)).filter(|line| line.lanes == [lane]);
+        let hopeless: Vec<_> = alone
+            .flat_map(|line| Priority::ALL.map(|class| line.class(class).arrivals_before(opens)))
+            .flatten()
+            .collect();
+        for arrival in hopeless {
+            let Some(Spot { client, .. }) = self.spots.get(&arrival).copied() else { continue };
+            if let Some(waiting) = self.remove(arrival) {
+                let left = waiting.deadline.saturating_duration_since(now);
+                let turn = Some(opens.saturating_duration_since(now));
+                self.turn_away(now, client, waiting, Refusal::DeadlineUnreachable { turn, left });
+            }
+        }
     }
 
     fn turn_away(&mut self, now: Instant, client: ClientNumber, waiting: Waiting, refusal: Refusal) {
@@ -376,5 +408,7 @@ impl State {
     }
 }
 
+/// Who waits is looked through only when a lane is closed for longer.
+const HOPELESS_FROM: Duration = Duration::from_secs(10);
 /// What is said where nobody can tell.
 const LONG: Duration = Duration::from_secs(60);

@@ -139,7 +139,11 @@ impl Flight {
             let permit = match self.place.permit().await {
                 Ok(permit) => permit,
                 Err(refusal) => {
-                    self.trace.note(|facts| facts.waited += came.elapsed());
+                    let standing = self.place.standing();
+                    self.trace.note(|facts| {
+                        facts.waited += came.elapsed();
+                        (facts.requests, facts.tokens) = standing;
+                    });
                     return self.give_up(missed, Some(refusal));
                 }
             };

@@ -95,6 +95,26 @@ fn a_promise_is_kept_to_an_interval_in_99_of_100() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_cannot_wait_until_a_closed_gate_opens_is_told_so_at_once() {
+    let admission = one(quota(40, 1));
+    let mut running = admission.place(demand(Priority::Normal)).permit().await.unwrap();
+    running.writing();
+    let ask = |seconds| {
+        let deadline = time::now() + Duration::from_secs(seconds);
+        let mut place = admission.place(Demand { deadline, ..demand(Priority::Normal) });
+        tokio::task::spawn(async move { place.permit().await.map(spend) })
+    };
+    let (hasty, patient) = (ask(600), ask(8_000));
+    wait_for(&admission, 2).await;
+    let day = Signal { retry_after: Some(Duration::from_secs(7_200)), ..Signal::default() };
+    assert_eq!(running.refused(&day), Some(time::now() + Duration::from_secs(7_200)));
+    let (turn, left) = (Some(Duration::from_secs(7_200)), Duration::from_secs(600));
+    assert_eq!(hasty.await.unwrap(), Err(Refusal::DeadlineUnreachable { turn, left }));
+    running.ended();
+    patient.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_whose_turn_cannot_come_in_time_is_told_so_at_once() {
     let admission = one(quota(40, 100));
     let waiting: Vec<_> = (0..45)
