@@ -14,7 +14,7 @@ use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
 use crate::memory::Memory;
 use crate::metrics::{MemoryKind, Metrics};
-use crate::pipeline::{Pipeline, Rules};
+use crate::pipeline::{Clients, Pipeline, Rules};
 use crate::proxy::{self, Bounds, Proxy};
 use crate::telemetry;
 use crate::time::{self, Duration, Tasks};
@@ -171,6 +171,7 @@ impl App {
         let admission = Admission::new(Vec::new(), queue_bounds(&settings));
         admission.reconfigure(upstreams.ways(), client_quotas(&settings), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
+        pipeline.know(clients(&settings));
         let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), Bounds::from(&settings.server));
         show_usage_at_scrapes(&metrics, &pipeline, &upstreams, &memory);
         Ok(Self(Arc::new(Shared {
@@ -259,6 +260,7 @@ impl App {
         upstreams.reconfigure(&upstream_config(&new))?;
         admission.reconfigure(upstreams.ways(), client_quotas(&new), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
+        pipeline.know(clients(&new));
         proxy.reconfigure(Bounds::from(&new.server));
         memory.set_max(new.server.memory_max);
         for setting in self.0.started.frozen_differences(&new) {
@@ -320,6 +322,10 @@ fn client_quotas(settings: &Settings) -> Vec<ClientQuota> {
 
 fn rules(settings: &Settings) -> Rules {
     Rules { wait_max: settings.admission.wait_max }
+}
+
+fn clients(settings: &Settings) -> Clients {
+    Clients::new(&settings.clients, settings.admission.trust_client_header)
 }
 
 fn mistakes_of(error: &ReloadError) -> Vec<String> {

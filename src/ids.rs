@@ -16,8 +16,8 @@ impl KeyId {
 
     /// The id of a key.
     #[must_use]
-    pub fn of(key: &str) -> Self {
-        let digest = blake3::hash(key.as_bytes());
+    pub fn of(key: impl AsRef<[u8]>) -> Self {
+        let digest = blake3::hash(key.as_ref());
         let mut first = [0; 8];
         first.copy_from_slice(&digest.as_bytes()[..8]);
         Self(u64::from_be_bytes(first))
@@ -49,6 +49,13 @@ impl fmt::Display for ClientId {
             Self::Key(key) => write!(f, "key-{key}"),
         }
     }
+}
+
+/// Whether a name can stand in a path, a header and a metric label: 1 to 64 letters, digits, dots, dashes or underscores.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 /// One key of one upstream: what has an allowance of its own.

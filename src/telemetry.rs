@@ -19,7 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use self::settings::LogFormat;
-use crate::ids::CallId;
+use crate::ids::{CallId, ClientId};
 use crate::metrics::Outcome;
 use crate::openai::{Route, Usage};
 use crate::time::Duration;
@@ -115,7 +115,7 @@ pub struct CallRecord<'a> {
     /// As in `x-tidegate-request-id`.
     pub request_id: CallId,
     /// Who called: a name out of the settings or a digest, never a key.
-    pub client: &'a str,
+    pub client: &'a ClientId,
     /// The class it had.
     pub class: Priority,
     /// The model it asked for.
@@ -148,7 +148,7 @@ pub struct CallRecord<'a> {
 pub fn call_line(call: &CallRecord<'_>) {
     tracing::info!(
         request_id = %call.request_id,
-        client = call.client,
+        client = %call.client,
         class = call.class.as_str(),
         model = call.model.map(shortened),
         route = call.route.as_str(),

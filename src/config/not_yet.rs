@@ -35,8 +35,6 @@ const MISSING: &[(&str, &[&str], &str)] = &[
     ("upstreams.limits.orphan_hold", &[], "the journal that survives a kill"),
     ("upstreams.limits.scope", &[], "allowances by key"),
     ("admission.keepalive_after", &["off"], "SSE comments while a call waits"),
-    ("admission.trust_client_header", &["false"], "clients named by a header"),
-    ("clients", &[], "telling clients apart; anyone may call, in any class"),
     ("retry.budget", &[], "the retry budget"),
     ("retry.agents", &["false"], "the rules for agents"),
     ("breaker", &[], "the circuit breaker"),

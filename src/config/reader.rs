@@ -9,6 +9,7 @@ use super::mistake::Mistake;
 use super::schema::{Blank, Fields, Group, Setting};
 use super::suggest::suggestion;
 use super::written::{Path, Present, Source, Written};
+use crate::ids::is_plain_name;
 
 /// One table of the file.
 pub(super) struct Section<'a> {
@@ -193,10 +194,4 @@ impl Fields for Section<'_> {
             places.push(place);
         }
     }
-}
-
-/// Whether a name can stand in a path, a header and a metric label.
-pub(super) fn is_plain_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }

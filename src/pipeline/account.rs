@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::admission::Refusal;
 use crate::answer::{Cut, Ending, Observer, Trace};
 use crate::call::Call;
-use crate::ids::CallId;
+use crate::ids::{CallId, ClientId};
 use crate::metrics::{CallEnd, DisconnectPhase, Metrics, Outcome, Present};
 use crate::openai::Route;
 use crate::telemetry::{self, CallRecord};
@@ -38,7 +38,7 @@ pub(super) fn turned_away(request: &TurnedAway, metrics: &Metrics) {
     metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued: none, upstream: none });
     telemetry::call_line(&CallRecord {
         request_id: request.id,
-        client: NOBODY,
+        client: &ClientId::Everybody,
         class: priority,
         model: None,
         route,
@@ -55,9 +55,6 @@ pub(super) fn turned_away(request: &TurnedAway, metrics: &Metrics) {
     });
 }
 
-/// Without `[[clients]]` everybody is one.
-const NOBODY: &str = "-";
-
 /// The account of a call that runs. Dropped without an ending it says that the client has gone.
 pub(super) struct Account {
     open: Option<Open>,
@@ -65,6 +62,7 @@ pub(super) struct Account {
 
 struct Open {
     id: CallId,
+    client: ClientId,
     route: Route,
     priority: Priority,
     model: Option<Arc<str>>,
@@ -81,6 +79,7 @@ impl Account {
         Self {
             open: Some(Open {
                 id: call.id,
+                client: call.client.clone(),
                 route: call.route,
                 priority: call.priority,
                 model: call.model.clone(),
@@ -162,7 +161,7 @@ impl Open {
         self.metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued, upstream });
         telemetry::call_line(&CallRecord {
             request_id: self.id,
-            client: NOBODY,
+            client: &self.client,
             class: priority,
             model: self.model.as_deref(),
             route,

@@ -2,10 +2,10 @@
 
 use http::{HeaderMap, Method};
 
-use super::Rules;
+use super::{Caller, Rules};
 use crate::call::{Call, CallBody, Upgrade};
 use crate::headers;
-use crate::ids::{CallId, ClientId, KeyId};
+use crate::ids::CallId;
 use crate::openai::{Route, ServiceTier, Sniff};
 use crate::time::{self, Duration, Instant};
 use crate::units::Priority;
@@ -22,6 +22,8 @@ pub struct Incoming {
     pub id: CallId,
     /// When its first byte came.
     pub received: Instant,
+    /// Who calls, as [`Pipeline::identify`](super::Pipeline::identify) told.
+    pub caller: Caller,
     /// Its method.
     pub method: Method,
     /// Path and query as they came.
@@ -46,13 +48,13 @@ pub struct BadCall {
 
 impl Incoming {
     pub(super) fn classify(self, rules: &Rules) -> Result<Call, BadCall> {
-        let Self { id, received, method, target, mut headers, body } = self;
+        let Self { id, received, caller, method, target, mut headers, body } = self;
         let route = Route::of(&method, &target);
         let sniff = match &body {
             CallBody::Whole(bytes) if route.is_generation() => Sniff::of(bytes),
             CallBody::Whole(_) | CallBody::Stream(_) => Sniff::default(),
         };
-        let priority = priority(&headers, &sniff)?;
+        let priority = priority(&headers, &sniff, &caller)?;
         let deadline = received + deadline(&headers, rules.wait_max)?;
         let upgrade = match headers::is_websocket_handshake(&method, &headers) {
             true => Upgrade::WebSocket,
@@ -61,8 +63,8 @@ impl Incoming {
         headers::strip_hop_by_hop(&mut headers);
         Ok(Call {
             id,
-            client: ClientId::Everybody,
-            key: KeyId::PASS_THROUGH,
+            client: caller.client,
+            key: caller.key,
             method,
             target,
             headers,
@@ -83,17 +85,20 @@ impl Incoming {
     }
 }
 
-/// The header's word, else the service tier's, else the default.
-fn priority(headers: &HeaderMap, sniff: &Sniff) -> Result<Priority, BadCall> {
-    if let Some(word) = text(headers, PRIORITY) {
+/// The header's word, else the service tier's, else the client's; never above what the client may ask for.
+fn priority(headers: &HeaderMap, sniff: &Sniff, caller: &Caller) -> Result<Priority, BadCall> {
+    let asked = if let Some(word) = text(headers, PRIORITY) {
         let expected = "high, normal or low";
-        return Priority::parse(&word).ok_or(BadCall { field: PRIORITY, found: word, expected });
-    }
-    Ok(match sniff.service_tier {
-        Some(ServiceTier::Priority) => Priority::High,
-        Some(ServiceTier::Flex) => Priority::Low,
-        Some(ServiceTier::Other) | None => Priority::Normal,
-    })
+        Priority::parse(&word).ok_or(BadCall { field: PRIORITY, found: word, expected })?
+    } else {
+        match sniff.service_tier {
+            Some(ServiceTier::Priority) => Priority::High,
+            Some(ServiceTier::Flex) => Priority::Low,
+            Some(ServiceTier::Other) | None => caller.class,
+        }
+    };
+    // The most urgent class is the least value.
+    Ok(asked.max(caller.class_max))
 }
 
 fn deadline(headers: &HeaderMap, wait_max: Duration) -> Result<Duration, BadCall> {
@@ -113,6 +118,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::ids::KeyId;
 
     fn incoming(headers: &[(&'static str, &'static str)], body: &'static str) -> Incoming {
         let fields =
@@ -120,6 +126,7 @@ mod tests {
         Incoming {
             id: CallId::random(),
             received: time::now(),
+            caller: Caller::anyone(KeyId::PASS_THROUGH),
             method: Method::POST,
             target: "/v1/chat/completions".to_owned(),
             headers: fields.collect(),
@@ -139,6 +146,23 @@ mod tests {
             (&[], "{}", Priority::Normal),
         ] {
             assert_eq!(incoming(headers, body).classify(&RULES).unwrap().priority, class);
+        }
+    }
+
+    #[test]
+    fn nobody_gets_a_class_above_what_its_client_may_ask_for() {
+        let (normal, low) = (Priority::Normal, Priority::Low);
+        for (headers, body, class) in [
+            (&[][..], "{}", low),
+            (&[("x-tidegate-priority", "high")], "{}", normal),
+            (&[("x-tidegate-priority", "normal")], "{}", normal),
+            (&[("x-tidegate-priority", "low")], r#"{"service_tier":"priority"}"#, low),
+            (&[], r#"{"service_tier":"priority"}"#, normal),
+            (&[], r#"{"service_tier":"auto"}"#, low),
+        ] {
+            let caller = Caller { class: low, class_max: normal, ..Caller::anyone(KeyId::PASS_THROUGH) };
+            let incoming = Incoming { caller, ..incoming(headers, body) };
+            assert_eq!(incoming.classify(&RULES).unwrap().priority, class, "{headers:?} {body}");
         }
     }
 

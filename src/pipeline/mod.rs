@@ -1,22 +1,26 @@
 //! A call from bytes to answer, whatever transport it came by.
 //!
-//! The life of a call: it is *classified* (which endpoint, which model, which class, until when), takes a *place*, goes
+//! The life of a call: its client is *identified*, it is *classified* (which endpoint, which model, which class, until when), takes a *place*, goes
 //! *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended. This room names no
 //! transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to cancel.
 
 mod account;
 mod classify;
+mod clients;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 
 use self::account::Account;
 pub use self::account::TurnedAway;
 pub use self::classify::{BadCall, Incoming};
+pub use self::clients::{Caller, Clients, Stranger};
 use crate::admission::{Admission, Demand, Snapshot};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
+use crate::ids::{ClientId, KeyId};
 use crate::metrics::Metrics;
 use crate::time::Duration;
 use crate::upstream::{Failure, Upstreams};
@@ -38,13 +42,20 @@ struct Shared {
     upstreams: Upstreams,
     metrics: Arc<Metrics>,
     rules: ArcSwap<Rules>,
+    clients: ArcSwap<Clients>,
 }
 
 impl Pipeline {
-    /// Connects the rooms.
+    /// Connects the rooms. Anyone may call until [`Pipeline::know`] says otherwise.
     #[must_use]
     pub fn new(admission: Admission, upstreams: Upstreams, metrics: Arc<Metrics>, rules: Rules) -> Self {
-        Self(Arc::new(Shared { admission, upstreams, metrics, rules: ArcSwap::from_pointee(rules) }))
+        let (rules, clients) = (ArcSwap::from_pointee(rules), ArcSwap::default());
+        Self(Arc::new(Shared { admission, upstreams, metrics, rules, clients }))
+    }
+
+    /// Who may call from now on.
+    pub fn know(&self, clients: Clients) {
+        self.0.clients.store(Arc::new(clients));
     }
 
     /// Other rules for the calls to come.
@@ -52,12 +63,28 @@ impl Pipeline {
         self.0.rules.store(Arc::new(rules));
     }
 
+    /// Tells who calls by the header fields of a request, and takes the key out of them that is meant for us.
+    ///
+    /// # Errors
+    /// When clients are configured and this is none of them.
+    pub fn identify(&self, headers: &mut HeaderMap) -> Result<Caller, Stranger> {
+        self.0.clients.load().identify(headers)
+    }
+
     /// Understands what came in.
     ///
     /// # Errors
     /// When one of our own header fields says something that cannot be meant.
     pub fn classify(&self, incoming: Incoming) -> Result<Call, BadCall> {
-        incoming.classify(&self.0.rules.load())
+        let mut call = incoming.classify(&self.0.rules.load())?;
+        // Where keys of clients go through, they tell clients apart that nothing else does.
+        if call.client == ClientId::Everybody
+            && call.key != KeyId::PASS_THROUGH
+            && self.0.upstreams.passes_keys(call.model.as_deref())
+        {
+            call.client = ClientId::Key(call.key);
+        }
+        Ok(call)
     }
 
     /// Executes a call, headless: waits for its turn, brings its answer, accounts for it; what happens is noted in

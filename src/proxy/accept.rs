@@ -43,7 +43,14 @@ impl Shared {
         received: Instant,
     ) -> Result<Call, NotTaken> {
         let (method, target) = downstream.request_line()?;
-        let headers = downstream.headers();
+        let mut headers = downstream.headers();
+        let caller = match self.pipeline.identify(&mut headers) {
+            Ok(caller) => caller,
+            Err(stranger) => {
+                downstream.discard_short_body().await?;
+                return Err(Refused::Stranger(stranger).into());
+            }
+        };
         let body = if Route::of(&method, &target).is_generation() || downstream.has_no_body() {
             let share = self.memory.share(MemoryKind::Bodies);
             CallBody::Whole(downstream.read_body(bounds.body_max, share).await?)
@@ -52,7 +59,7 @@ impl Shared {
             let (_, parts) = tokio::sync::mpsc::channel(1);
             CallBody::Stream(BodyStream { length: downstream.content_length(), parts })
         };
-        let incoming = Incoming { id, received, method, target, headers, body };
+        let incoming = Incoming { id, received, caller, method, target, headers, body };
         Ok(self.pipeline.classify(incoming).map_err(Refused::BadCall)?)
     }
 

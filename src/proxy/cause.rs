@@ -3,7 +3,7 @@
 use super::strict::Violation;
 use super::tunnel::Tunnel;
 use crate::memory;
-use crate::pipeline::BadCall;
+use crate::pipeline::{BadCall, Stranger};
 use crate::upstream::Failure;
 
 /// The client has left.
@@ -19,6 +19,8 @@ pub(super) enum Refused {
     Unsound(Violation),
     /// One of our own header fields cannot be meant.
     BadCall(BadCall),
+    /// Clients are configured, and this is none of them.
+    Stranger(Stranger),
     /// The body is larger than `server.body_max`.
     TooLarge { body_max: u64 },
     /// There is no room for the body (`server.memory_max`).

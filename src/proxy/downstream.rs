@@ -26,6 +26,8 @@ const PIECE: usize = 64 * 1024;
 const BODY_AT_FIRST: usize = 16 * 1024;
 /// A body that is too large is read up to so many times `body_max`, to keep the connection usable.
 const DRAIN_FACTOR: u64 = 4;
+/// So much of a body is read only to be thrown away.
+const DISCARDED_MAX: u64 = 64 * 1024;
 /// Header fields of one request. HTTP/1.1 is held to it before anything is parsed.
 const FIELDS_MAX: usize = 100;
 
@@ -152,6 +154,23 @@ impl<'a> Downstream<'a> {
             }
         }
         if seen > body_max { Err(too_large()) } else { Ok(share.keep(body)) }
+    }
+
+    /// Reads a short body whose request is refused anyway, to keep the connection usable. A long one, or one that waits
+    /// to be invited, stays unread: the connection will be closed.
+    pub(super) async fn discard_short_body(&mut self) -> Result<(), NotTaken> {
+        let is_long = |length| length > DISCARDED_MAX;
+        if self.content_length().is_some_and(is_long) || self.expects_continue() {
+            return Ok(());
+        }
+        let mut seen = 0;
+        while let Some(bytes) = self.read_part().await? {
+            seen += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            if is_long(seen) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn read_part(&mut self) -> Result<Option<Bytes>, NotTaken> {

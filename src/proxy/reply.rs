@@ -1,6 +1,6 @@
 //! The only place where causes become statuses, one line each with its reason.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 
@@ -13,6 +13,7 @@ use crate::ids::CallId;
 use crate::memory;
 use crate::metrics::Outcome;
 use crate::openai::ErrorBody;
+use crate::pipeline::Stranger;
 use crate::time::Duration;
 use crate::units::{format_duration, format_size};
 use crate::upstream::Failure;
@@ -51,6 +52,10 @@ fn reply(refused: &Refused) -> Reply {
             Reply { status, ..bad_request(violation.reason.to_owned()) }
         }
         Refused::BadCall(why) => bad_request(format!("header {why}")),
+        Refused::Stranger(Stranger::Misnamed(why)) => bad_request(format!("header {why}")),
+        Refused::Stranger(stranger) => {
+            Reply::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", stranger.to_string())
+        }
         Refused::TooLarge { body_max } => Reply::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "invalid_request_error",
@@ -179,10 +184,12 @@ pub(super) fn reason(refused: &Refused) -> (Outcome, StatusCode, String) {
 fn outcome(refused: &Refused) -> Outcome {
     match refused {
         Refused::TooLarge { .. } => Outcome::RequestTooLarge,
+        Refused::Stranger(Stranger::NoKey | Stranger::WrongKey) => Outcome::InvalidApiKey,
         Refused::TooManyConnections | Refused::MemoryFull(_) => Outcome::QueueFull,
         Refused::BadRequest(_)
         | Refused::Unsound(_)
         | Refused::BadCall(_)
+        | Refused::Stranger(Stranger::Misnamed(_))
         | Refused::NeedsTls
         | Refused::BodyTimeout
         | Refused::Failure(_) => Outcome::BadRequest,
@@ -245,6 +252,9 @@ fn headers_of(reply: &Reply, length: usize) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, length.into());
+    if reply.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")); // RFC 9110, section 15.5.2
+    }
     if let Some(after) = reply.retry_after {
         headers.insert(RETRY_AFTER, after.as_secs().max(1).into());
         headers.insert(HeaderName::from_static("retry-after-ms"), millis(after));

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -35,9 +35,10 @@ fn written(filter: &str, format: LogFormat, terminal: bool, log: impl FnOnce(&Ha
 }
 
 fn a_call(model: &str) -> CallRecord<'_> {
+    static BATCH: LazyLock<ClientId> = LazyLock::new(|| ClientId::Named("batch".into()));
     CallRecord {
         request_id: CallId::random(),
-        client: "batch",
+        client: &BATCH,
         class: Priority::Low,
         model: Some(model),
         route: Route::ChatCompletions,

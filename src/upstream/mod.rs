@@ -182,6 +182,12 @@ impl Upstreams {
         present.targets.iter().find(|target| target.serves(model)).is_some_and(|target| target.is_exempt(method, path))
     }
 
+    /// Whether a call may go with its client's own key: an upstream that serves it has none of ours.
+    #[must_use]
+    pub fn passes_keys(&self, model: Option<&str>) -> bool {
+        self.0.present.load().targets.iter().any(|target| target.passes_keys() && target.serves(model))
+    }
+
     /// Brings the answer of a call: each attempt with a permit for `place`. What happens is noted in `trace`. Dropping
     /// the future, or later the answer, cancels the exchange within the time it takes to close a connection.
     ///

@@ -2,9 +2,10 @@
 
 use super::same_key;
 use crate::admission::settings::{Client, ClientKey, ClientLimits, OnLimit};
-use crate::config::reader::{Section, is_plain_name};
+use crate::config::reader::Section;
 use crate::config::schema::{Blank, Fields, Group};
 use crate::config::values::choices;
+use crate::ids::is_plain_name;
 use crate::units::Secret;
 
 choices! { OnLimit { Wait = "wait", Refuse = "refuse" } }

@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{DAY, DELAY, SECOND, TIMEOUT, same_key};
-use crate::config::reader::{Section, is_plain_name};
+use crate::config::reader::Section;
 use crate::config::schema::{Blank, Fields, Group};
 use crate::config::values::{Text, choices};
+use crate::ids::is_plain_name;
 use crate::limits::settings::{Limits, Scope};
 use crate::units::Priority;
 use crate::upstream::settings::{
