@@ -3,12 +3,15 @@
 use super::stage::Evidence;
 use super::story::Story;
 
+/// Who comes first finds nobody waiting, and has what the idle may have: shares are of what is given once all wait.
+const ALL_WAIT_SINCE: f64 = 1.0;
+
 /// What a group of workers got.
 #[derive(Debug, Clone)]
 pub(super) struct Portion {
     pub(super) name: String,
     pub(super) weight: f64,
-    /// When its calls had their turn, in seconds since the clients began, in order.
+    /// When its calls had their turn, in seconds since the clients began, in order; from when on all wait.
     pub(super) turns: Vec<f64>,
     /// Of all that the weighed groups got.
     pub(super) share: f64,
@@ -30,7 +33,8 @@ impl Evidence {
     /// What each group got that the story weighs.
     pub(super) fn portions(&self, story: &Story) -> Vec<Portion> {
         let weights = &story.expect.weights;
-        let turns: Vec<_> = weights.iter().map(|(name, weight)| (name, *weight, self.turns(story, name))).collect();
+        let since = |group| self.turns(story, group).into_iter().filter(|at| *at >= ALL_WAIT_SINCE).collect::<Vec<_>>();
+        let turns: Vec<_> = weights.iter().map(|(name, weight)| (name, *weight, since(name))).collect();
         let all: usize = turns.iter().map(|(_, _, turns)| turns.len()).sum();
         let weight_of_all: f64 = weights.values().sum();
         let portion = |(name, weight, turns): (&String, f64, Vec<f64>)| Portion {

@@ -17,7 +17,7 @@ const JITTER: Duration = Duration::from_millis(150);
 fn write(config: &Path, base_url: &str, requests: u32, concurrency: u32) {
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nstate_dir = {:?}\n\
-         [telemetry]\nformat = \"json\"\nlog = \"warn,tidegate::commands=info\"\n\
+         [telemetry]\nformat = \"json\"\n\
          [[upstreams]]\nname = \"provider\"\nbase_url = {base_url:?}\n\
          [upstreams.limits]\nrequests_per_minute = {requests}\nconcurrency = {concurrency}\nwindow = \"{}ms\"\n\
          window_margin = \"{}ms\"\n",

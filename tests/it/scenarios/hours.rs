@@ -243,15 +243,18 @@ const FAIR: Setting = Setting {
 };
 
 /// Holds what each client got against its weight, and tells how many turns of their class they had between them while
-/// one of them had none, at the most, and how long that was.
+/// one of them had none, at the most, and how long that was. The first window is left out: who came first found nobody
+/// waiting and had what the idle may have.
 fn judge_shares(setting: Setting, turns: &[Vec<f64>]) -> Vec<(usize, f64)> {
-    let low = &turns[..setting.clients.len()];
-    let (all, weights): (usize, u32) =
-        (low.iter().map(Vec::len).sum(), setting.clients.iter().map(|(weight, _)| weight).sum());
+    let first = setting.window.as_secs_f64();
+    let backlogged = |turns: &Vec<f64>| turns.iter().copied().filter(|at| *at >= first).collect::<Vec<f64>>();
+    let low: Vec<Vec<f64>> = turns.iter().take(setting.clients.len()).map(backlogged).collect();
+    let all: usize = low.iter().map(Vec::len).sum();
+    let weights: u32 = setting.clients.iter().map(|(weight, _)| weight).sum();
     let mut in_order: Vec<f64> = low.iter().flatten().copied().collect();
     in_order.sort_unstable_by(f64::total_cmp);
     let end = (setting.window * setting.windows).as_secs_f64();
-    let judged = setting.clients.iter().zip(low).map(|((weight, _), turns)| {
+    let judged = setting.clients.iter().zip(&low).map(|((weight, _), turns)| {
         let due = all as f64 * f64::from(*weight) / f64::from(weights);
         // Not a twentieth but a turn or two of thousands: who is next at the end had its turn in the other order.
         assert!((turns.len() as f64 - due).abs() <= 2.0, "{} turns, due {due}", turns.len());
@@ -259,7 +262,8 @@ fn judge_shares(setting: Setting, turns: &[Vec<f64>]) -> Vec<(usize, f64)> {
             let index = |at: f64| in_order.partition_point(|turn| *turn <= at);
             index(pair[1]) - index(pair[0])
         };
-        (turns.windows(2).map(between).max().unwrap_or(usize::MAX), longest_gap(turns, end))
+        let since: Vec<f64> = turns.iter().map(|at| at - first).collect();
+        (turns.windows(2).map(between).max().unwrap_or(usize::MAX), longest_gap(&since, end - first))
     });
     judged.collect()
 }
