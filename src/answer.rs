@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::metrics::Outcome;
 use crate::openai::Usage;
 use crate::time::{Duration, Instant};
 
@@ -144,6 +145,11 @@ pub struct Facts {
     pub requests: Option<Standing>,
     /// Tokens of the same.
     pub tokens: Option<Standing>,
+    /// The status its client was told before there was an answer, so that it knows that somebody is working on it.
+    pub told: Option<StatusCode>,
+    /// What the client's side of the wire has to say of how it ended, where neither answer nor failure tell: then this
+    /// is so.
+    pub verdict: Option<(Outcome, String)>,
 }
 
 impl Trace {
@@ -156,6 +162,12 @@ impl Trace {
     /// Notes a fact.
     pub fn note(&self, note: impl FnOnce(&mut Facts)) {
         note(&mut self.0.facts.lock());
+    }
+
+    /// Whether its client was told a status before there was an answer.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.0.facts.lock().told.is_some()
     }
 
     /// Says how to look where the call stands in line. Once for a call: it has one place.

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 
-use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota};
+use crate::admission::settings::Client;
+use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota, ClientStatus, LaneStatus, Queue};
 use crate::api::{self, Admin, AdminHooks, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
+use crate::limits::journal::{Journal, JournalError, Recovered};
 use crate::memory::Memory;
 use crate::metrics::{MemoryKind, Metrics};
 use crate::pipeline::{Clients, Pipeline, Rules};
@@ -19,6 +21,7 @@ use crate::proxy::{self, Bounds, Proxy};
 use crate::telemetry;
 use crate::time::{self, Duration, Tasks};
 use crate::units::Priority;
+use crate::upstream::settings::Upstream;
 use crate::upstream::{Config, UnusableUpstream, Upstreams};
 
 /// How long calls that are turned away at the end of a drain may take to hear so.
@@ -43,6 +46,9 @@ pub enum StartError {
     /// The operators' port would be open to everybody.
     #[error(transparent)]
     Admin(#[from] api::BindRefused),
+    /// What was sent cannot be remembered.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The client port cannot speak TLS.
     #[error(transparent)]
     Tls(#[from] proxy::TlsError),
@@ -82,6 +88,39 @@ impl Source {
     }
 }
 
+/// What earlier processes have sent, and where this one writes it.
+#[derive(Debug)]
+pub struct Past {
+    journal: Journal,
+    recovered: Recovered,
+}
+
+impl Past {
+    /// Nothing is known, and nothing is remembered.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { journal: Journal::off(), recovered: Recovered::default() }
+    }
+
+    /// Opens `server.state_dir`, which is this process's from then on.
+    ///
+    /// # Errors
+    /// When it cannot be used, or is another process's.
+    pub fn open(settings: &Settings) -> Result<Self, JournalError> {
+        let (journal, recovered) = Journal::open(&settings.server.state_dir, longest_span(settings))?;
+        Ok(Self { journal, recovered })
+    }
+}
+
+/// So long stamps have to be exact, with the most that may be learned.
+fn longest_span(settings: &Settings) -> Duration {
+    let spans = settings.upstreams.iter().map(|upstream| {
+        let limits = &upstream.limits;
+        limits.window + limits.window_margin.max(limits.window / 50)
+    });
+    spans.max().unwrap_or_default()
+}
+
 /// The whole process, ready to run. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Shared>);
@@ -93,6 +132,7 @@ struct Shared {
     started: Settings,
     settings: Mutex<Settings>,
     metrics: Arc<Metrics>,
+    journal: Journal,
     admission: Admission,
     upstreams: Upstreams,
     pipeline: Pipeline,
@@ -161,24 +201,32 @@ impl App {
     ///
     /// # Errors
     /// When an upstream cannot be used.
-    pub fn new(settings: Settings, source: Source, log: Option<telemetry::Handle>) -> Result<Self, StartError> {
+    pub fn new(
+        settings: Settings,
+        source: Source,
+        log: Option<telemetry::Handle>,
+        past: Past,
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         metrics.config_loaded();
         let flights = Tasks::default();
         let memory = Memory::new(settings.server.memory_max);
         let config = upstream_config(&settings);
         let upstreams = Upstreams::new(&config, flights.clone(), Arc::clone(&metrics), memory.clone())?;
-        let admission = Admission::new(Vec::new(), queue_bounds(&settings));
+        let Past { journal, recovered } = past;
+        let admission = Admission::remembering(journal.clone(), recovered, queue_bounds(&settings));
         admission.reconfigure(upstreams.ways(), client_quotas(&settings), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
         pipeline.know(clients(&settings));
-        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), Bounds::from(&settings.server));
-        show_usage_at_scrapes(&metrics, &pipeline, &upstreams, &memory);
+        metrics.declare_clients(client_names(&settings));
+        let proxy = Proxy::new(pipeline.clone(), Arc::clone(&metrics), memory.clone(), bounds(&settings));
+        show_usage_at_scrapes(&metrics, &admission, &upstreams, &memory, &journal);
         Ok(Self(Arc::new(Shared {
             source,
             started: settings.clone(),
             settings: Mutex::new(settings),
             metrics,
+            journal,
             admission,
             upstreams,
             pipeline,
@@ -256,13 +304,15 @@ impl App {
     }
 
     fn apply(&self, new: Settings) -> Result<(), ReloadError> {
-        let Shared { admission, upstreams, pipeline, proxy, memory, .. } = &*self.0;
+        let Shared { admission, upstreams, pipeline, proxy, memory, metrics, .. } = &*self.0;
         upstreams.reconfigure(&upstream_config(&new))?;
         admission.reconfigure(upstreams.ways(), client_quotas(&new), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
         pipeline.know(clients(&new));
-        proxy.reconfigure(Bounds::from(&new.server));
+        metrics.declare_clients(client_names(&new));
+        proxy.reconfigure(bounds(&new));
         memory.set_max(new.server.memory_max);
+        self.0.journal.keep(longest_span(&new));
         for setting in self.0.started.frozen_differences(&new) {
             tracing::warn!(setting, "a changed setting takes effect only after a restart");
         }
@@ -292,6 +342,7 @@ impl App {
             // Whoever still streams after this is cut by the end of the process.
             let _cut = tokio::time::timeout(LAST_WORDS, proxy.drained()).await;
         }
+        self.0.journal.close();
         tracing::info!("drained");
         Ok(())
     }
@@ -304,6 +355,39 @@ impl AdminHooks for App {
 
     fn drain(&self) {
         Self::drain(self);
+    }
+
+    fn pause(&self, upstream: &str, paused: bool) -> Result<(), Vec<String>> {
+        if !self.0.admission.pause(upstream, paused) {
+            return Err(self.0.settings.lock().upstreams.iter().map(|upstream| upstream.name.clone()).collect());
+        }
+        tracing::info!(upstream, paused, "an operator has paused an upstream, or resumed it");
+        Ok(())
+    }
+
+    fn queue(&self, most: usize) -> Queue {
+        self.0.admission.queue(most)
+    }
+
+    fn upstreams(&self) -> Vec<Upstream> {
+        self.0.settings.lock().upstreams.clone()
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        self.0.admission.lanes()
+    }
+
+    fn client_settings(&self) -> Vec<Client> {
+        self.0.settings.lock().clients.clone()
+    }
+
+    fn clients(&self) -> Vec<ClientStatus> {
+        self.0.admission.clients()
+    }
+
+    fn config(&self) -> String {
+        let settings = self.0.settings.lock().clone();
+        settings.to_json()
     }
 }
 
@@ -320,12 +404,20 @@ fn client_quotas(settings: &Settings) -> Vec<ClientQuota> {
     settings.clients.iter().map(ClientQuota::from).collect()
 }
 
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds::new(&settings.server, settings.admission.keepalive_after)
+}
+
 fn rules(settings: &Settings) -> Rules {
     Rules { wait_max: settings.admission.wait_max }
 }
 
 fn clients(settings: &Settings) -> Clients {
     Clients::new(&settings.clients, settings.admission.trust_client_header)
+}
+
+fn client_names(settings: &Settings) -> impl Iterator<Item = &str> {
+    settings.clients.iter().map(|client| client.name.as_str())
 }
 
 fn mistakes_of(error: &ReloadError) -> Vec<String> {
@@ -344,20 +436,33 @@ fn mistakes_of(error: &ReloadError) -> Vec<String> {
 }
 
 /// Gauges mirror the state; they are set when somebody looks.
-fn show_usage_at_scrapes(metrics: &Metrics, pipeline: &Pipeline, upstreams: &Upstreams, memory: &Memory) {
-    let (pipeline, upstreams, memory) = (pipeline.clone(), upstreams.clone(), memory.clone());
+fn show_usage_at_scrapes(
+    metrics: &Metrics,
+    admission: &Admission,
+    upstreams: &Upstreams,
+    memory: &Memory,
+    journal: &Journal,
+) {
+    let (admission, upstreams, memory, journal) =
+        (admission.clone(), upstreams.clone(), memory.clone(), journal.clone());
     metrics.on_scrape(move |metrics| {
-        let snapshot = pipeline.snapshot();
+        let snapshot = admission.snapshot();
         for class in Priority::ALL {
             let waiting = snapshot.waiting[class as usize];
             metrics.set_queue_depth(class, usize::try_from(waiting).unwrap_or(usize::MAX));
         }
         metrics.set_queue_bytes(snapshot.bytes);
+        for class in Priority::ALL {
+            metrics.set_queue_oldest(class, snapshot.oldest[class as usize]);
+        }
+        metrics.set_journal_failing(journal.is_failing());
+        let clients = admission.clients();
+        metrics.set_clients_waiting(clients.iter().map(|client| (&client.id, client.waiting.iter().sum())));
         for &kind in MemoryKind::ALL {
             metrics.set_memory(kind, memory.held(kind));
         }
-        for (lane, usage) in &snapshot.lanes {
-            upstreams.show_usage(lane, usage);
-        }
+        upstreams.show_lanes(&snapshot.lanes);
+        let lanes = admission.lanes();
+        upstreams.show_paused(lanes.iter().filter(|lane| lane.paused).map(|lane| &*lane.id.upstream));
     });
 }

@@ -48,6 +48,8 @@ pub struct Call {
     pub received: Instant,
     /// When it has waited long enough.
     pub deadline: Instant,
+    /// What its deadline was found by: a header field or a setting, as its client or operator knows it.
+    pub deadline_from: &'static str,
     /// How long its client waits for the next byte before it gives up, if it says.
     pub read_timeout: Option<Duration>,
 }

@@ -127,6 +127,12 @@ impl Settings {
         writer::print(&mut self.clone())
     }
 
+    /// The same as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        writer::print_json(&mut self.clone())
+    }
+
     /// What the file says without any effect yet.
     #[must_use]
     pub fn not_yet(&self) -> &[Notice] {

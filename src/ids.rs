@@ -16,11 +16,29 @@ impl KeyId {
 
     /// The id of a key.
     #[must_use]
-    pub fn of(key: impl AsRef<[u8]>) -> Self {
-        let digest = blake3::hash(key.as_ref());
+    pub fn of(key: &str) -> Self {
+        Self::of_bytes(key.as_bytes())
+    }
+
+    /// The id of a key as it stands in a header field.
+    #[must_use]
+    pub fn of_bytes(key: &[u8]) -> Self {
+        let digest = blake3::hash(key);
         let mut first = [0; 8];
         first.copy_from_slice(&digest.as_bytes()[..8]);
         Self(u64::from_be_bytes(first))
+    }
+
+    /// The id with these bits, as [`KeyId::bits`] told them.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The id as a number, to write it down.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
     }
 }
 

@@ -8,7 +8,7 @@
 //! client                                                                       provider
 //!   │  proxy::accept      head, then body: buffered where it may be sent again    ▲
 //!   ▼                                                                             │
-//!  pipeline::classify     endpoint, model, class, deadline                        │
+//!  pipeline::classify     endpoint, model, class, deadline (habits)               │
 //!   │                                                                             │
 //!  pipeline::execute ──── a place in admission ─┐                                 │
 //!   │                                           ▼                                 │
@@ -17,11 +17,14 @@
 //!   │                                   └─ backoff ◀─ verdict
 //!   │                                                   │ hold back until it is safe to pass on
 //!   ▼                                                   ▼
-//!  proxy::relay ◀───────────── answer, observed by its account (one log line, its metrics)
+//!  proxy::relay ◀───────────── answer, observed by its account (one log line, its metrics), which teaches habits
 //! ```
 //!
 //! A client that leaves drops its answer; that cancels the flight, which closes the connection upstream, and the permit
 //! gives back what can be given back. Nothing else has to know.
+//!
+//! While a streaming client waits, `proxy::keepalive` tells it so with a head and comments; then what became of its call is
+//! told in the stream.
 //!
 //! A WebSocket goes the same way up to its 101. Then its answer is a connection, which holds the permit, and
 //! `proxy::tunnel` passes bytes both ways until both sides are done.

@@ -7,6 +7,7 @@
 //! Figures that mirror a state (how deep the queue is, how much is left of a window) can be set when they change, or by
 //! a closure of [`Metrics::on_scrape`] when somebody looks.
 
+mod clients;
 mod family;
 mod labels;
 mod process;
@@ -21,10 +22,11 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 use self::family::{By, By3, Catalogue, figure};
 pub use self::labels::{
-    BreakerState, DisconnectPhase, Label, MemoryKind, Outcome, ReloadResult, RetryReason, TokenKind, Verdict,
+    BreakerState, Dimension, DisconnectPhase, Label, MemoryKind, Outcome, ReloadResult, RetryReason, TokenKind, Verdict,
 };
 use self::process::Process;
 pub use self::upstream::{KeyMetrics, UpstreamMetrics};
+use crate::ids::ClientId;
 use crate::openai::Route;
 use crate::units::Priority;
 
@@ -63,6 +65,7 @@ pub struct Metrics {
     scrapes: Mutex<Vec<Arc<Scrape>>>,
     process: Process,
     upstreams: upstream::Families,
+    clients: clients::Clients,
 
     calls: By3<Route, Priority, Outcome>,
     call_duration: By<Route, Histogram>,
@@ -72,7 +75,9 @@ pub struct Metrics {
 
     queue_depth: By<Priority, IntGauge>,
     queue_wait: By<Priority, Histogram>,
+    queue_oldest: By<Priority, Gauge>,
     queue_bytes: IntGauge,
+    journal_failing: IntGauge,
     memory: By<MemoryKind, IntGauge>,
 
     retries: By<RetryReason, IntCounter>,
@@ -95,7 +100,7 @@ impl Metrics {
             "Calls that ended, by how they ended for the client.",
             &["route", "priority", "outcome"],
         );
-        let (durations, queue_depth, queue_wait, memory) = (
+        let (durations, queue_depth, queue_oldest, queue_wait, memory) = (
             all.histograms(
                 "tidegate_call_duration_seconds",
                 "A call from first byte to last.",
@@ -103,6 +108,11 @@ impl Metrics {
                 BUCKETS_ANSWER,
             ),
             all.gauges("tidegate_queue_depth", "Calls that wait for a permit.", &["priority"]),
+            all.seconds_gauges(
+                "tidegate_queue_oldest_seconds",
+                "How long the call has been waiting that waits longest.",
+                &["priority"],
+            ),
             all.histograms("tidegate_queue_wait_seconds", "How long a permit took.", &["priority"], BUCKETS_QUEUE),
             all.gauges("tidegate_memory_bytes", "Memory held, by what it is held for.", &["kind"]),
         );
@@ -114,6 +124,7 @@ impl Metrics {
         Arc::new(Self {
             process: Process::new(&all),
             upstreams: upstream::Families::new(&all),
+            clients: clients::Clients::new(&all),
             calls: By3::new(calls),
             call_duration: By::new(|route| durations.get_metric_with_label_values(&[route])),
             overhead: all.histogram(
@@ -124,8 +135,13 @@ impl Metrics {
             in_flight: all.gauge("tidegate_in_flight", "Calls under way, waiting ones included."),
             connections: all.gauge("tidegate_connections", "Client connections."),
             queue_depth: By::new(|priority| queue_depth.get_metric_with_label_values(&[priority])),
+            queue_oldest: By::new(|priority| queue_oldest.get_metric_with_label_values(&[priority])),
             queue_wait: By::new(|priority| queue_wait.get_metric_with_label_values(&[priority])),
             queue_bytes: all.gauge("tidegate_queue_bytes", "Bodies of the calls that wait for a permit."),
+            journal_failing: all.gauge(
+                "tidegate_journal_failing",
+                "1 while what is sent cannot be written down: a kill now would forget it.",
+            ),
             memory: By::new(|kind| memory.get_metric_with_label_values(&[kind])),
             retries: By::new(|reason| retries.get_metric_with_label_values(&[reason])),
             duplicates_sent: all.counter(
@@ -190,6 +206,31 @@ impl Metrics {
     /// How many calls of a class wait now.
     pub fn set_queue_depth(&self, priority: Priority, calls: usize) {
         self.queue_depth.of(priority).set(figure(calls));
+    }
+
+    /// How long the call of a class has been waiting that waits longest; zero: none waits.
+    pub fn set_queue_oldest(&self, priority: Priority, wait: Duration) {
+        self.queue_oldest.of(priority).set(wait.as_secs_f64());
+    }
+
+    /// The clients that have figures of their own from now on: those of the settings.
+    pub fn declare_clients<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        self.clients.declare(names.into_iter());
+    }
+
+    /// A call of a client has ended, which used so many permits and waited so long for them.
+    pub fn client_served(&self, client: &ClientId, permits: u32, wait: Duration) {
+        self.clients.served(client, permits, wait);
+    }
+
+    /// How many calls of each client wait now; of a client that is left out, none.
+    pub fn set_clients_waiting<'a>(&self, waiting: impl IntoIterator<Item = (&'a ClientId, u32)>) {
+        self.clients.set_waiting(waiting.into_iter());
+    }
+
+    /// Whether what is sent cannot be written down.
+    pub fn set_journal_failing(&self, failing: bool) {
+        self.journal_failing.set(i64::from(failing));
     }
 
     /// How large the bodies of the waiting calls are together.

@@ -136,6 +136,19 @@ pub fn format_duration(duration: Duration) -> String {
     format!("{ms}ms")
 }
 
+/// A duration as people say it, rounded: as `0.3 s`, `4.5 s`, `62 s`, `12 min`, `3 h`.
+#[must_use]
+pub fn say_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        ..0.05 => "0 s".to_owned(),
+        0.05..9.95 => format!("{} s", (seconds * 10.0).round() / 10.0),
+        9.95..119.5 => format!("{seconds:.0} s"),
+        119.5..7_170.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.0} h", seconds / 3_600.0),
+    }
+}
+
 /// A size as the settings write it: in the largest binary unit that keeps it whole, as `32MiB`.
 #[must_use]
 pub fn format_size(bytes: u64) -> String {
@@ -177,6 +190,24 @@ mod tests {
         assert_eq!(parse_size("1.5KiB"), Ok(1536));
         for wrong in ["", "MiB", "1 TiBs", "-1", "99999999GiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_said_rounded() {
+        for (ms, said) in [
+            (0, "0 s"),
+            (49, "0 s"),
+            (300, "0.3 s"),
+            (4_512, "4.5 s"),
+            (5_000, "5 s"),
+            (9_960, "10 s"),
+            (61_800, "62 s"),
+            (119_999, "2 min"),
+            (745_000, "12 min"),
+            (10_900_000, "3 h"),
+        ] {
+            assert_eq!(say_duration(Duration::from_millis(ms)), said);
         }
     }
 

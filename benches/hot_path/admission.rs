@@ -40,6 +40,7 @@ fn admission(keys: usize, concurrency: u32) -> Admission {
         serves: Arc::new(|_| true),
         keys,
         quota: quota(concurrency),
+        orphan_hold: Duration::ZERO,
         scope: Scope::Key,
         passes_keys: false,
     };

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a bench may stop where it stands")]
 
 mod admission;
+mod clients;
+mod journal;
 mod metrics;
 mod openai;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(hot_path, admission::benches, openai::benches, metrics::benches);
+criterion_group!(hot_path, admission::benches, clients::benches, openai::benches, metrics::benches, journal::benches);
 criterion_main!(hot_path);

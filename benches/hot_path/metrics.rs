@@ -1,6 +1,7 @@
 //! Recording all metrics of a call.
 
 use criterion::Criterion;
+use tidegate::ids::ClientId;
 use tidegate::metrics::{CallEnd, Metrics, Outcome, Verdict};
 use tidegate::openai::Route;
 use tidegate::time::Duration;
@@ -9,6 +10,8 @@ use tidegate::units::Priority;
 pub(crate) fn benches(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let upstream = metrics.upstream("up", 1);
+    let client = ClientId::Named("chat".into());
+    metrics.declare_clients(["chat", "batch"]);
     let end = CallEnd {
         route: Route::ChatCompletions,
         priority: Priority::High,
@@ -23,6 +26,7 @@ pub(crate) fn benches(criterion: &mut Criterion) {
             metrics.queue_wait(end.priority, end.queued);
             upstream.attempt(Verdict::Deliver);
             upstream.first_byte(end.upstream);
+            metrics.client_served(&client, 1, end.queued);
             metrics.call_ended(&end);
             drop(present);
         });

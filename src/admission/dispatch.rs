@@ -127,7 +127,7 @@ impl State {
             Some(_) | None => None,
         };
         whose.granted();
-        Ok(Permit::new(shared, known.next_id(), Held { lane, client, taken, own: of_own }))
+        Ok(Permit::new(shared, known.next_id(), Held { lane, client, taken, own: of_own, key: known.id.key }))
     }
 
     /// The client's part of its own limits, for a call that is to wait in line, where the client wants to be refused
@@ -205,6 +205,15 @@ impl State {
             if let Some(line) = self.lines.get_mut(other).filter(|line| line.domain() == domain) {
                 line.class_mut(class).reorder(client, Some(next));
             }
+        }
+    }
+
+    /// A client whose own limits are reached need not be asked before they have room.
+    pub(super) fn park_if_over(&mut self, now: Instant, client: ClientNumber, ask: Ask) {
+        let own = self.clients.of(client).filter(|client| !client.is_parked).and_then(|client| client.own.as_mut());
+        match own.map_or(Ready::Now, |own| own.ready(now, ask, Backlog::Empty)) {
+            Ready::Now => {}
+            ready @ (Ready::At(_) | Ready::OnRelease) => self.park(client, ready),
         }
     }
 

@@ -77,6 +77,12 @@ impl Lane {
     }
 
     pub(super) fn status(&mut self, now: Instant, waiting: u32) -> LaneStatus {
-        LaneStatus { id: self.id.clone(), usage: self.allowance.usage(now), waiting, paused: self.is_paused }
+        LaneStatus {
+            id: self.id.clone(),
+            usage: self.allowance.usage(now),
+            lessons: self.allowance.lessons().collect(),
+            waiting,
+            paused: self.is_paused,
+        }
     }
 }

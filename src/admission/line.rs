@@ -122,6 +122,11 @@ impl Class {
         self.turns.iter()
     }
 
+    /// All that wait, in no order.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.queues.values().flat_map(|queue| queue.calls.values())
+    }
+
     /// The clients that have calls here, and whether they stand aside.
     pub(super) fn clients(&self) -> impl Iterator<Item = (ClientNumber, bool)> {
         self.queues.iter().map(|(client, queue)| (*client, queue.turn.is_none()))

@@ -51,9 +51,10 @@ pub use self::state::Bounds;
 use self::state::State;
 pub use self::status::{ClientStatus, LaneStatus, Queue, Queued};
 use crate::ids::{KeyId, LaneId};
+use crate::limits::journal::{Journal, Recovered};
 use crate::limits::settings::Scope;
 use crate::limits::{Quota, Usage};
-use crate::time::{self, Instant};
+use crate::time::{self, Duration, Instant};
 
 /// Says whether an upstream serves a model; `None` is a call that names no model.
 pub type Matcher = Arc<dyn Fn(Option<&str>) -> bool + Send + Sync>;
@@ -69,6 +70,8 @@ pub struct Way {
     pub keys: Vec<KeyId>,
     /// The limits of each key, or of all together.
     pub quota: Quota,
+    /// How long exchanges that a kill has cut hold their slots after the restart.
+    pub orphan_hold: Duration,
     /// Whom the limits bind.
     pub scope: Scope,
     /// It has no key of ours: each call goes with its client's own.
@@ -86,6 +89,8 @@ impl std::fmt::Debug for Way {
 pub struct Snapshot {
     /// Calls waiting, by class as in [`Priority::ALL`](crate::units::Priority::ALL).
     pub waiting: [u32; 3],
+    /// How long the oldest of each class has been waiting.
+    pub oldest: [Duration; 3],
     /// Bytes of the bodies that wait.
     pub bytes: u64,
     /// The lanes in use by the present settings.
@@ -99,22 +104,32 @@ pub struct Admission(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// What is sent is in it before it is sent. Never written to under the lock.
+    journal: Journal,
     /// Tells the timer that something could be granted sooner than it will wake.
     sooner: Notify,
     arrivals: AtomicU64,
 }
 
 impl Admission {
-    /// Admission to `ways`, preferred in their order, for anybody.
+    /// Admission to `ways`, preferred in their order, for anybody, without a past and without a memory.
     #[must_use]
     pub fn new(ways: Vec<Way>, bounds: Bounds) -> Self {
-        let admission = Self(Arc::new(Shared {
-            state: Mutex::new(State::new(bounds)),
-            sooner: Notify::new(),
-            arrivals: AtomicU64::new(0),
-        }));
+        let admission = Self::remembering(Journal::off(), Recovered::default(), bounds);
         admission.reconfigure(ways, Vec::new(), bounds);
         admission
+    }
+
+    /// Admission that writes what it sends into `journal`, and begins with what earlier processes spent. Nobody is served
+    /// before [`Admission::reconfigure`].
+    #[must_use]
+    pub fn remembering(journal: Journal, recovered: Recovered, bounds: Bounds) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State::new(bounds, recovered)),
+            journal,
+            sooner: Notify::new(),
+            arrivals: AtomicU64::new(0),
+        }))
     }
 
     /// Other ways, clients or limits from the next decision on. Nothing that waits is lost and what was spent stays
@@ -138,6 +153,12 @@ impl Admission {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.0.state.lock().snapshot(time::now())
+    }
+
+    /// How many calls wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.0.state.lock().totals().0.into_iter().sum()
     }
 
     /// Who waits, in the order of service, `most` of them at the most.

@@ -40,27 +40,35 @@ impl State {
         Some(self.look(now, Stand { lanes: &lanes, class, client, arrival, rank }))
     }
 
-    /// Whether a call that comes now can have its turn before its deadline, as far as anybody can tell.
+    /// Whether a call that lines up now can have its turn before its deadline, as far as anybody can tell.
     pub(super) fn in_time(
         &mut self,
         now: Instant,
         lanes: &[usize],
         client: ClientNumber,
         demand: &Demand,
+        arrival: u64,
     ) -> Result<(), Refusal> {
         let left = demand.deadline.saturating_duration_since(now);
-        // Nearly always there is time even for who goes last, which costs less to know.
-        let waiting: u32 = lanes.iter().filter_map(|lane| self.lanes.get(*lane)).flat_map(|lane| lane.waiting).sum();
-        if self.expected_after(now, lanes, waiting.saturating_add(1)).is_some_and(|last| last <= left) {
+        if self.is_surely_in_time(now, lanes, client, now + left) {
             return Ok(());
         }
         let class = demand.priority;
-        let rank = self.line_of(lanes).map_or(0, |line| line.class(class).len_of(client));
-        let stand = Stand { lanes, class, client, arrival: u64::MAX, rank };
+        let rank = self.line_of(lanes).map_or(0, |line| line.class(class).rank(client, arrival));
+        let stand = Stand { lanes, class, client, arrival, rank };
         match self.look(now, stand).eta {
             Some(turn) if turn > left => Err(Refusal::DeadlineUnreachable { turn: Some(turn), left }),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Nearly always there is time even for who goes last, which costs less to know.
+    fn is_surely_in_time(&mut self, now: Instant, lanes: &[usize], client: ClientNumber, deadline: Instant) -> bool {
+        let waiting: u32 = self.totals().0.iter().sum();
+        let has_own = self.clients.of(client).is_some_and(|client| client.own.is_some());
+        let first = lanes.first().and_then(|lane| self.lanes.get_mut(*lane)).filter(|lane| lane.is_open());
+        let last = first.map(|lane| lane.allowance.nth_permit_at_last(now, waiting.saturating_add(1)));
+        !has_own && last.is_some_and(|last| last <= deadline)
     }
 
     fn look(&mut self, now: Instant, stand: Stand<'_>) -> Outlook {

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use super::Shared;
 use super::clients::ClientNumber;
 use crate::answer::Standing;
-use crate::ids::LaneId;
+use crate::ids::{KeyId, LaneId};
 use crate::limits::Taken;
+use crate::limits::journal::Entry;
+use crate::limits::learned::{Saved, Signal};
+use crate::openai::RateLimits;
 use crate::time::{self, Duration, Instant};
 
 /// How far the request of a permit has come.
@@ -28,6 +31,8 @@ pub(super) struct Held {
     pub(super) taken: Taken,
     /// Of the client's own limits, if it has any.
     pub(super) own: Option<Taken>,
+    /// The key of the lane, as the journal knows it.
+    pub(super) key: KeyId,
 }
 
 /// The right to send one request on one lane now. It holds a request of the window and of the day, its tokens and a slot,
@@ -40,19 +45,24 @@ pub(super) struct Held {
 pub struct Permit {
     shared: Arc<Shared>,
     /// `None` for a route that the provider does not count.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     lane: LaneId,
     stage: Stage,
     waited: Duration,
+    /// Its request in the journal, from its first byte on.
+    entry: Option<Entry>,
 }
 
 impl Permit {
     pub(super) fn new(shared: &Arc<Shared>, lane: LaneId, held: Held) -> Self {
-        Self { shared: Arc::clone(shared), held: Some(held), lane, stage: Stage::Unused, waited: Duration::ZERO }
+        let mut permit = Self::exempt(shared, lane);
+        permit.held = Some(Box::new(held));
+        permit
     }
 
     pub(super) fn exempt(shared: &Arc<Shared>, lane: LaneId) -> Self {
-        Self { shared: Arc::clone(shared), held: None, lane, stage: Stage::Unused, waited: Duration::ZERO }
+        let (shared, stage, waited) = (Arc::clone(shared), Stage::Unused, Duration::ZERO);
+        Self { shared, held: None, lane, stage, waited, entry: None }
     }
 
     pub(super) fn after(mut self, waited: Duration) -> Self {
@@ -69,7 +79,7 @@ impl Permit {
 
     /// Takes out what it holds: whoever has it gives it back.
     pub(super) fn into_held(mut self) -> Option<Held> {
-        self.held.take()
+        self.held.take().map(|held| *held)
     }
 
     /// The upstream and key to use.
@@ -91,9 +101,16 @@ impl Permit {
         self.shared.state.lock().standing(time::now(), held)
     }
 
-    /// The first byte of the request is about to leave: from now on it costs.
+    /// The first byte of the request is about to leave: from now on it costs. When this returns it is in the journal.
     pub fn writing(&mut self) {
+        if self.stage != Stage::Unused {
+            return;
+        }
         self.stage = Stage::Writing;
+        if let Some(held) = &self.held {
+            let lane = LaneId { upstream: Arc::clone(&self.lane.upstream), key: held.key };
+            self.entry = Some(self.shared.journal.writing(&lane, held.taken.tokens()));
+        }
     }
 
     /// The request is completely written: the window counts from this instant.
@@ -102,6 +119,9 @@ impl Permit {
             self.stage = Stage::Written;
             if let Some(held) = &mut self.held {
                 self.shared.with(|state, now| state.stamp(&self.shared, now, held));
+            }
+            if let Some(entry) = &self.entry {
+                self.shared.journal.written(entry);
             }
         }
     }
@@ -123,13 +143,37 @@ impl Permit {
         self.release(true);
     }
 
-    /// The provider refuses everything until `until`. Says whether the permit has a lane that could be closed: then the
-    /// next permit waits.
-    pub fn close_lane(&self, until: Instant) -> bool {
+    /// The provider has refused the request: nobody goes on its lane until it wants us again. Says until when; `None` where
+    /// there is no lane that could be closed.
+    pub fn refused(&self, signal: &Signal) -> Option<Instant> {
+        let held = self.held.as_deref()?;
+        let (until, learned) = self.shared.with(|state, now| state.refused(&self.shared, now, held, signal))?;
+        self.remember(held, learned);
+        Some(until)
+    }
+
+    /// What the headers of an answer tell that is no refusal.
+    pub fn heard(&self, limits: &RateLimits) {
         if let Some(held) = &self.held {
-            self.shared.with(|state, now| state.close_lane(&self.shared, now, held.lane, until));
+            self.shared.with(|state, now| state.heard(&self.shared, now, held, limits));
         }
-        self.held.is_some()
+    }
+
+    /// The provider has accepted the request: so much at a time, and in a window, it allows.
+    pub fn accepted(&self) {
+        if let Some(held) = &self.held {
+            let learned = self.shared.with(|state, now| state.accepted(now, held));
+            self.remember(held, learned);
+        }
+    }
+
+    /// What was learned outlives a restart.
+    fn remember(&self, held: &Held, learned: Option<Saved>) {
+        // Numbers and names: it can be written as JSON.
+        if let Some(blob) = learned.and_then(|learned| serde_json::to_vec(&learned).ok()) {
+            let lane = LaneId { upstream: Arc::clone(&self.lane.upstream), key: held.key };
+            self.shared.journal.learned(&lane, &blob);
+        }
     }
 
     /// Whether the provider had no reason to refuse this request: the lane has limits, and we keep them.
@@ -139,8 +183,11 @@ impl Permit {
     }
 
     fn release(&mut self, clean: bool) {
-        if let Some(held) = self.held.take() {
-            self.shared.with(|state, now| state.release(&self.shared, now, held, clean));
+        let Some(held) = self.held.take() else { return };
+        let used = held.taken.used();
+        let cools = self.shared.with(|state, now| state.release(&self.shared, now, *held, clean));
+        if let Some(entry) = self.entry.take() {
+            self.shared.journal.ended(entry, used, cools);
         }
     }
 }
@@ -149,7 +196,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if self.stage == Stage::Unused {
             if let Some(held) = self.held.take() {
-                self.shared.with(|state, now| state.hand_over(&self.shared, now, held));
+                self.shared.with(|state, now| state.hand_over(&self.shared, now, *held));
             }
         } else if self.held.is_some() {
             self.written();

@@ -84,6 +84,10 @@ impl<T> Ranked<T> {
         Some(value)
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.chunks.iter().flatten().map(|(_, value)| value)
+    }
+
     pub(super) fn into_iter(self) -> impl Iterator<Item = (u64, T)> {
         self.chunks.into_iter().flatten()
     }

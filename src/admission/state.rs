@@ -17,7 +17,10 @@ use super::timers::Timers;
 use super::ways::Ways;
 use super::{Demand, Full, Permit, Refusal, Shared, Snapshot, Way};
 use crate::answer::Standing;
+use crate::limits::journal::Recovered;
+use crate::limits::learned::{Saved, Signal};
 use crate::limits::{Ask, Backlog, Taken};
+use crate::openai::RateLimits;
 use crate::time::{Duration, Instant};
 use crate::units::Priority;
 
@@ -62,10 +65,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds, recovered: Recovered) -> Self {
         Self {
             bounds,
-            ways: Ways::default(),
+            ways: Ways::remembering(recovered),
             lanes: Slab::new(),
             lines: Slab::new(),
             line_by_lanes: HashMap::new(),
@@ -132,7 +135,7 @@ impl State {
             return Ok(Asked::Granted(permit));
         }
         let own = if admitted { None } else { self.reserve_own(now, client, ask)? };
-        if !admitted && let Err(refusal) = self.may_wait(now, &lanes, client, demand) {
+        if let Err(refusal) = self.may_wait(now, &lanes, client, demand, (arrival, admitted)) {
             self.refund_own(now, client, own);
             return Err(refusal);
         }
@@ -148,7 +151,11 @@ impl State {
             own,
             tell,
         };
+        let needs_own = waiting.own.is_none();
         self.insert(lanes.clone(), demand.priority, client, arrival, waiting);
+        if needs_own {
+            self.park_if_over(now, client, ask);
+        }
         for lane in lanes {
             self.dispatch(shared, now, lane, Backlog::Waiting);
         }
@@ -201,9 +208,12 @@ impl State {
         lanes: &[usize],
         client: ClientNumber,
         demand: &Demand,
+        (arrival, admitted): (u64, bool),
     ) -> Result<(), Refusal> {
-        self.room_for(now, demand.bytes, lanes)?;
-        self.in_time(now, lanes, client, demand)
+        if !admitted {
+            self.room_for(now, demand.bytes, lanes)?;
+        }
+        self.in_time(now, lanes, client, demand, arrival)
     }
 
     fn refund_own(&mut self, now: Instant, client: ClientNumber, own: Option<Taken>) {
@@ -253,11 +263,10 @@ impl State {
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
     }
 
-    /// An exchange has ended.
-    pub(super) fn release(&mut self, shared: &Arc<Shared>, now: Instant, held: Held, clean: bool) {
-        if let Some(lane) = self.lanes.get_mut(held.lane) {
-            lane.allowance.release(now, &held.taken, clean);
-        }
+    /// An exchange has ended. Says how long its slot cools.
+    pub(super) fn release(&mut self, shared: &Arc<Shared>, now: Instant, held: Held, clean: bool) -> Duration {
+        let lane = self.lanes.get_mut(held.lane);
+        let cools = lane.map_or(Duration::ZERO, |lane| lane.allowance.release(now, &held.taken, clean));
         if let Some(client) = self.clients.of(held.client) {
             client.running = client.running.saturating_sub(1);
             if let (Some(own), Some(allowance)) = (held.own, &mut client.own) {
@@ -266,6 +275,7 @@ impl State {
         }
         self.unpark(shared, now, held.client);
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
+        cools
     }
 
     /// A permit came back unused: the next in line goes at once, at its place in the pace, or everything returns.
@@ -288,11 +298,33 @@ impl State {
         }
     }
 
-    pub(super) fn close_lane(&mut self, shared: &Arc<Shared>, now: Instant, lane: usize, until: Instant) {
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.allowance.close_until(until);
+    /// A request was refused. Says until when its lane is closed, and what is to be remembered of it.
+    pub(super) fn refused(
+        &mut self,
+        shared: &Arc<Shared>,
+        now: Instant,
+        held: &Held,
+        signal: &Signal,
+    ) -> Option<(Instant, Option<Saved>)> {
+        let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
+        let (until, is_lesson) = allowance.refused(now, &held.taken, signal);
+        let learned = is_lesson.then(|| allowance.save_learned(now));
+        self.dispatch(shared, now, held.lane, Backlog::Waiting);
+        Some((until, learned))
+    }
+
+    /// A request was accepted. Says what is to be remembered of it.
+    pub(super) fn accepted(&mut self, now: Instant, held: &Held) -> Option<Saved> {
+        let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
+        allowance.accepted(now, &held.taken).then(|| allowance.save_learned(now))
+    }
+
+    /// An answer told of limits.
+    pub(super) fn heard(&mut self, shared: &Arc<Shared>, now: Instant, held: &Held, limits: &RateLimits) {
+        if let Some(lane) = self.lanes.get_mut(held.lane) {
+            lane.allowance.heard(now, &held.taken, limits);
         }
-        self.dispatch(shared, now, lane, Backlog::Waiting);
+        self.dispatch(shared, now, held.lane, Backlog::Waiting);
     }
 
     /// What is left, of the client's own limits where it has some.
@@ -427,9 +459,18 @@ impl State {
     }
 
     pub(super) fn snapshot(&mut self, now: Instant) -> Snapshot {
+        let mut oldest = [Duration::ZERO; 3];
+        for (_, line) in &self.lines {
+            for class in Priority::ALL {
+                let since = line.class(class).waiting().map(|waiting| waiting.since).min();
+                let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                oldest[class as usize] = oldest[class as usize].max(waited);
+            }
+        }
         let lanes = self.lanes.iter_mut().map(|(_, lane)| lane).filter(|lane| lane.in_use);
         Snapshot {
             waiting: self.waiting,
+            oldest,
             bytes: self.bytes,
             lanes: lanes.map(|lane| (lane.id.clone(), lane.allowance.usage(now))).collect(),
         }

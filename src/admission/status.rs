@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::answer::{Outlook, Standing};
 use crate::ids::{CallId, ClientId, LaneId};
 use crate::limits::Usage;
+use crate::limits::learned::LessonStatus;
 use crate::time::Duration;
 use crate::units::Priority;
 
@@ -73,6 +74,8 @@ pub struct LaneStatus {
     pub id: LaneId,
     /// How much of its allowance is used.
     pub usage: Usage,
+    /// What is assumed of its limits otherwise than configured.
+    pub lessons: Vec<LessonStatus>,
     /// How many calls wait that it serves.
     pub waiting: u32,
     /// Whether an operator has paused its upstream.

@@ -4,7 +4,9 @@
 
 mod backlog;
 mod order;
+mod promises;
 mod provider;
+mod shares;
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -13,8 +15,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::ids::KeyId;
-use crate::limits::Quota;
+use crate::ids::{ClientId, KeyId};
+use crate::limits::learned::Signal;
+use crate::limits::{Dimension, Quota};
 use crate::time::{Duration, Instant};
 use crate::units::Priority;
 
@@ -36,7 +39,15 @@ pub(super) fn quota(requests: u32, concurrency: u32) -> Quota {
 
 pub(super) fn way(upstream: &str, keys: &[&str], quota: Quota) -> Way {
     let keys = keys.iter().map(|key| KeyId::of(key)).collect();
-    Way { upstream: upstream.into(), serves: Arc::new(|_| true), keys, quota, scope: Scope::Key, passes_keys: false }
+    Way {
+        upstream: upstream.into(),
+        serves: Arc::new(|_| true),
+        keys,
+        quota,
+        orphan_hold: Duration::ZERO,
+        scope: Scope::Key,
+        passes_keys: false,
+    }
 }
 
 /// Admission whose timer runs.
@@ -220,7 +231,8 @@ async fn a_closed_gate_holds_everybody_until_it_opens() {
     let admission = one(quota(40, 5));
     let mut permit = admission.place(demand(Priority::Normal)).permit().await.unwrap();
     permit.writing();
-    permit.close_lane(time::now() + Duration::from_secs(7));
+    let until = permit.refused(&Signal { retry_after: Some(Duration::from_secs(7)), ..Signal::default() });
+    assert_eq!(until, Some(time::now() + Duration::from_secs(7)));
     permit.ended();
     let start = time::now();
     spend(admission.place(demand(Priority::High)).permit().await.unwrap());

@@ -8,6 +8,7 @@ use slab::Slab;
 use super::lane::Lane;
 use super::{Full, Refusal, Way};
 use crate::ids::{KeyId, LaneId};
+use crate::limits::journal::{Recovered, RecoveredLane};
 use crate::limits::settings::Scope;
 use crate::time::{Duration, Instant};
 
@@ -22,6 +23,10 @@ pub(super) struct Ways {
     ways: Vec<Known>,
     lane_of: HashMap<LaneId, usize>,
     paused: HashSet<Arc<str>>,
+    /// What earlier processes spent of lanes that have not been there since.
+    past: HashMap<LaneId, RecoveredLane>,
+    /// Until then earlier processes may have sent what nobody remembers.
+    unknown_until: Option<Instant>,
     /// How many lanes there may be before they are looked through.
     sweep_at: usize,
 }
@@ -41,6 +46,24 @@ impl Known {
 }
 
 impl Ways {
+    pub(super) fn remembering(recovered: Recovered) -> Self {
+        let Recovered { lanes, unknown_until } = recovered;
+        let past = lanes.into_iter().map(|lane| (lane.id.clone(), lane)).collect();
+        Self { past, unknown_until, ..Self::default() }
+    }
+
+    /// A lane of which earlier processes may have spent something.
+    fn new_lane(&mut self, now: Instant, way: &Way, id: LaneId) -> Lane {
+        let mut lane = Lane::new(id, way.quota);
+        if let Some(past) = self.past.remove(&lane.id) {
+            lane.allowance.restore(now, &past, way.orphan_hold);
+        }
+        if let Some(until) = self.unknown_until {
+            lane.allowance.forget_until(now, until, way.orphan_hold);
+        }
+        lane
+    }
+
     /// Other ways from now on. Lanes that none of them has are kept: what was spent of them counts when they come back.
     pub(super) fn reconfigure(&mut self, lanes: &mut Slab<Lane>, now: Instant, ways: Vec<Way>) {
         for (_, lane) in lanes.iter_mut() {
@@ -81,7 +104,7 @@ impl Ways {
             lane.in_use = true;
             return *index;
         }
-        let index = lanes.insert(Lane::new(id.clone(), way.quota));
+        let index = lanes.insert(self.new_lane(now, way, id.clone()));
         self.lane_of.insert(id, index);
         index
     }
@@ -115,21 +138,20 @@ impl Ways {
 
     /// The lane of a client's own key.
     fn passing(&mut self, lanes: &mut Slab<Lane>, now: Instant, way: usize, key: KeyId) -> Result<usize, Refusal> {
-        let way = &self.ways[way].way;
+        let way = self.ways[way].way.clone();
         let id = LaneId { upstream: Arc::clone(&way.upstream), key };
         if let Some(index) = self.lane_of.get(&id) {
             return Ok(*index);
         }
-        let (quota, upstream) = (way.quota, Arc::clone(&way.upstream));
         if lanes.len() >= self.sweep_at.max(LANES_MIN) {
             self.sweep(lanes, now);
             if lanes.len() >= KEYS_MAX {
                 return Err(Refusal::QueueFull { full: Full::Keys(KEYS_MAX), retry_after: Duration::from_secs(10) });
             }
         }
-        let mut lane = Lane::new(id.clone(), quota);
+        let mut lane = self.new_lane(now, &way, id.clone());
         lane.is_passing = true;
-        lane.is_paused = self.paused.contains(&upstream);
+        lane.is_paused = self.paused.contains(&way.upstream);
         let index = lanes.insert(lane);
         self.lane_of.insert(id, index);
         Ok(index)

@@ -7,12 +7,24 @@
 //! | `GET /metrics` | Prometheus' text format |
 //! | `POST /admin/v1/reload` | re-reads the settings; 422 with every mistake if they have some |
 //! | `POST /admin/v1/drain` | as SIGTERM |
+//! | `GET /admin/v1/queue?limit=100` | `{waiting, bytes, calls: [{id, client, class, model, upstreams, position, eta_ms, waited_ms, deadline_in_ms, tokens, bytes}]}` in the order of service, up to 10,000; `eta_ms` is null while nobody can tell |
+//! | `GET /admin/v1/upstreams` | `{upstreams: [{name, kind, base_url, models, paused, keys_total, keys: [{key, waiting, closed_for_ms, requests: {limit, used, left}, slots: {limit, in_use}}]}]}`; a key is its place in the settings, a client's own its digest, `all` stands for all of those together; a limit that does not bind is null |
+//! | `POST /admin/v1/upstreams/NAME/pause` | `{upstream, paused}`: its calls wait, what runs ends; asking twice is as good as once; 404 tells the names there are |
+//! | `POST /admin/v1/upstreams/NAME/resume` | the same: it goes on |
+//! | `GET /admin/v1/clients?limit=1000` | `{total, clients: [{name, configured, class, class_max, weight, waiting, running, permits, requests: {limit, left, reset_ms}, tokens, slots: {limit, in_use}, on_limit}]}`, those of the settings first |
+//! | `GET /admin/v1/config` | the settings in force, as `tidegate check` prints them: every default, no secret |
+//!
+//! `waiting` is `{total, high, normal, low}` of the queue and of a client.
 //!
 //! A token protects everything but the two probes. Without one the listener belongs on loopback ([`check_bind`]), and
 //! a web page that the operator happens to have open must still not reach it (`auth.rs`). Errors have OpenAI's shape.
 
 mod auth;
+mod clients;
+mod json;
+mod queue;
 mod readiness;
+mod upstreams;
 
 use std::fmt;
 use std::io;
@@ -31,10 +43,13 @@ use tokio::sync::watch;
 
 pub use self::auth::{BindRefused, check_bind};
 pub use self::readiness::{Readiness, State as ReadyState};
+use crate::admission::settings::Client;
+use crate::admission::{ClientStatus, LaneStatus, Queue};
 use crate::metrics::Metrics;
 use crate::openai::ErrorBody;
 use crate::time::Duration;
 use crate::units::Secret;
+use crate::upstream::settings::Upstream;
 
 /// How long open connections may take to finish once the shutdown has come; probes and scrapes are short.
 const GRACE: Duration = Duration::from_secs(2);
@@ -49,6 +64,30 @@ pub trait AdminHooks: fmt::Debug + Send + Sync {
 
     /// Begins to drain, as SIGTERM does. Returns at once.
     fn drain(&self);
+
+    /// Pauses an upstream, or lets it go on.
+    ///
+    /// # Errors
+    /// The names there are, where this is none.
+    fn pause(&self, upstream: &str, paused: bool) -> Result<(), Vec<String>>;
+
+    /// Who waits, `most` of them at the most.
+    fn queue(&self, most: usize) -> Queue;
+
+    /// `[[upstreams]]` as they hold.
+    fn upstreams(&self) -> Vec<Upstream>;
+
+    /// What is used of each of their keys.
+    fn lanes(&self) -> Vec<LaneStatus>;
+
+    /// `[[clients]]` as they hold.
+    fn client_settings(&self) -> Vec<Client>;
+
+    /// What each client waits for and uses.
+    fn clients(&self) -> Vec<ClientStatus>;
+
+    /// All settings as they hold, as JSON without secrets.
+    fn config(&self) -> String;
 }
 
 /// What the listener serves from.
@@ -94,8 +133,16 @@ fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/admin/v1/reload", post(reload))
         .route("/admin/v1/drain", post(drain))
+        .route("/admin/v1/queue", get(queue::queue))
+        .route("/admin/v1/upstreams", get(upstreams::upstreams))
+        .route("/admin/v1/upstreams/{name}/pause", post(upstreams::pause))
+        .route("/admin/v1/upstreams/{name}/resume", post(upstreams::resume))
+        .route("/admin/v1/clients", get(clients::clients))
+        .route("/admin/v1/config", get(config))
         .fallback(async || {
-            error(StatusCode::NOT_FOUND, "not_found", "nothing is here; try /metrics, /livez or /readyz")
+            let message =
+                "nothing is here; try /metrics, /livez, /readyz or /admin/v1/{queue,upstreams,clients,config}";
+            error(StatusCode::NOT_FOUND, "not_found", message)
         })
         .method_not_allowed_fallback(async || {
             error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this is here, but not for this method")
@@ -128,6 +175,10 @@ async fn reload(State(admin): State<Admin>) -> Response {
         Ok(()) => json_reply(StatusCode::OK, &json!({ "status": "applied" })),
         Err(mistakes) => error(StatusCode::UNPROCESSABLE_ENTITY, "config_refused", mistakes.join("\n")),
     }
+}
+
+async fn config(State(admin): State<Admin>) -> Response {
+    reply(StatusCode::OK, Body::from(admin.hooks.config()))
 }
 
 async fn drain(State(admin): State<Admin>) -> Response {

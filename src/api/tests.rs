@@ -5,12 +5,19 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::time::Tasks;
+use crate::admission::Queued;
+use crate::admission::settings::ClientKey;
+use crate::answer::Outlook;
+use crate::ids::{CallId, ClientId};
+use crate::time::{self, Tasks};
+use crate::units::Priority;
 
 #[derive(Debug, Default)]
 struct Hooks {
     mistakes: Vec<String>,
     drains: Mutex<usize>,
+    paused: Mutex<Vec<bool>>,
+    waiting: usize,
 }
 
 impl AdminHooks for Hooks {
@@ -20,6 +27,51 @@ impl AdminHooks for Hooks {
 
     fn drain(&self) {
         *self.drains.lock() += 1;
+    }
+
+    fn pause(&self, upstream: &str, paused: bool) -> Result<(), Vec<String>> {
+        if upstream != "main" {
+            return Err(vec!["main".to_owned(), "spare".to_owned()]);
+        }
+        self.paused.lock().push(paused);
+        Ok(())
+    }
+
+    fn queue(&self, most: usize) -> Queue {
+        let call = |position: usize| Queued {
+            id: CallId::random(),
+            client: ClientId::Everybody,
+            class: Priority::Normal,
+            model: Some("a-model-with-a-usual-name".into()),
+            upstreams: vec!["main".into()],
+            outlook: Outlook { position: u32::try_from(position).unwrap(), eta: Some(Duration::from_secs(60)) },
+            waited: Duration::from_secs(1),
+            left: Duration::from_secs(599),
+            tokens: 4_000,
+            bytes: 2_048,
+        };
+        let calls: Vec<_> = (1..=most.min(self.waiting)).map(call).collect();
+        Queue { waiting: [0, u32::try_from(self.waiting).unwrap(), 0], bytes: 2_048, calls }
+    }
+
+    fn upstreams(&self) -> Vec<Upstream> {
+        vec![Upstream::new("main".to_owned(), "http://127.0.0.1:1/v1".parse().unwrap())]
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        Vec::new()
+    }
+
+    fn client_settings(&self) -> Vec<Client> {
+        vec![Client::new("chat".to_owned(), ClientKey::Plain(Secret::new("tg-secret".to_owned())))]
+    }
+
+    fn clients(&self) -> Vec<ClientStatus> {
+        Vec::new()
+    }
+
+    fn config(&self) -> String {
+        r#"{"server":{}}"#.to_owned()
     }
 }
 
@@ -138,4 +190,59 @@ async fn a_connection_that_hangs_does_not_hold_up_the_shutdown() {
     assert_eq!(served.status("GET /livez", "").await, 200);
     served.stop.send(true).unwrap();
     tokio::time::timeout(GRACE * 3, served.serving).await.unwrap().unwrap().unwrap();
+}
+
+impl Served {
+    /// The JSON of a 200.
+    async fn json(&self, request: &str) -> Value {
+        let (status, answer) = self.ask(request, "").await;
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains("content-type: application/json"), "{answer}");
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn operators_see_who_waits_where_calls_go_and_who_calls() {
+    let served = served(None, Hooks { waiting: 300, ..Hooks::default() }).await;
+    let queue = served.json("GET /admin/v1/queue").await;
+    assert_eq!((&queue["waiting"]["total"], queue["calls"].as_array().unwrap().len()), (&json!(300), 100));
+    let queue = served.json("GET /admin/v1/queue?limit=2").await;
+    assert_eq!((&queue["calls"][1]["position"], queue["calls"].as_array().unwrap().len()), (&json!(2), 2));
+    let (status, answer) = served.ask("GET /admin/v1/queue?limit=many", "").await;
+    assert_eq!(status, 400);
+    assert!(answer.contains(r#""code":"bad_request""#) && answer.contains("limit=10000"), "{answer}");
+    assert_eq!(served.json("GET /admin/v1/upstreams").await["upstreams"][0]["name"], "main");
+    let clients = served.json("GET /admin/v1/clients").await;
+    assert_eq!(clients["clients"][0]["name"], "chat");
+    assert!(!clients.to_string().contains("secret"));
+    assert_eq!(served.json("GET /admin/v1/config").await, json!({ "server": {} }));
+}
+
+#[tokio::test]
+async fn upstream_is_paused_and_resumed_by_its_name() {
+    let served = served(None, Hooks::default()).await;
+    for (verb, paused) in [("pause", true), ("pause", true), ("resume", false)] {
+        let told = served.json(&format!("POST /admin/v1/upstreams/main/{verb}")).await;
+        assert_eq!(told, json!({ "upstream": "main", "paused": paused }));
+    }
+    assert_eq!(*served.hooks.paused.lock(), [true, true, false]);
+    let (status, answer) = served.ask("POST /admin/v1/upstreams/mian/pause", "").await;
+    assert_eq!(status, 404);
+    assert!(answer.contains(r#"there is no upstream \"mian\"; there are main, spare"#), "{answer}");
+    assert_eq!(served.status("GET /admin/v1/upstreams/main/pause", "").await, 405);
+    // A web page must not be able to.
+    assert_eq!(served.status("POST /admin/v1/upstreams/main/pause", "Origin: https://evil.example\r\n").await, 403);
+    assert_eq!(served.hooks.paused.lock().len(), 3);
+}
+
+#[tokio::test]
+async fn all_of_a_full_queue_is_told() {
+    let served = served(None, Hooks { waiting: 10_000, ..Hooks::default() }).await;
+    let began = time::now();
+    let queue = served.json("GET /admin/v1/queue?limit=10000").await;
+    let took = began.elapsed();
+    assert_eq!(queue["calls"].as_array().unwrap().len(), 10_000);
+    // 50 ms of an optimised build; this is none, and reads the answer, too.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::check;
-use crate::app::{App, Ports, Source, StartError};
+use crate::app::{App, Past, Ports, Source, StartError};
 use crate::config::{LoadError, Overrides, Settings};
 use crate::telemetry;
 use crate::time::Duration;
@@ -114,7 +114,8 @@ async fn serve(settings: Settings, source: Source, log: telemetry::Handle) -> Ex
 
 fn start(settings: Settings, source: Source, log: telemetry::Handle) -> Result<(App, Ports), StartError> {
     let ports = Ports::bind(&settings)?;
-    Ok((App::new(settings, source, Some(log))?, ports))
+    let past = Past::open(&settings)?;
+    Ok((App::new(settings, source, Some(log), past)?, ports))
 }
 
 /// Prints the line that points clients here.

@@ -26,15 +26,8 @@ impl fmt::Display for Notice {
 /// What is not built: settings by their schema path (or tables, for all inside), the values that ask for nothing
 /// missing, and what is missing. Take a line out when its feature comes.
 const MISSING: &[(&str, &[&str], &str)] = &[
-    ("server.state_dir", &["state"], "the journal and the tasks that will live there"),
     ("upstreams.kind", &["model"], "rules for agents beyond that a call is not sent again"),
     ("upstreams.continuation", &["off"], "continuing a partial answer"),
-    ("upstreams.limits.tokens_per_minute", &[], "counting tokens"),
-    ("upstreams.limits.requests_per_day", &[], "counting requests a day"),
-    ("upstreams.limits.concurrency_reserved", &["0"], "slots reserved for a class"),
-    ("upstreams.limits.orphan_hold", &[], "the journal that survives a kill"),
-    ("upstreams.limits.scope", &[], "allowances by key"),
-    ("admission.keepalive_after", &["off"], "SSE comments while a call waits"),
     ("retry.budget", &[], "the retry budget"),
     ("retry.agents", &["false"], "the rules for agents"),
     ("breaker", &[], "the circuit breaker"),

@@ -2,8 +2,11 @@
 
 use std::num::NonZeroU32;
 
+use super::journal::{RecoveredLane, Spent};
+use super::learned::{Evidence, Figures, Learned, Lesson, LessonStatus, Saved, Signal};
 use super::meter::GrainId;
-use super::{Dimension, Meter, Pace, Quota, Ready, Slots, Window};
+use super::{Dimension, FAR, Meter, Pace, Quota, Ready, Slots, Window, forecast};
+use crate::openai::RateLimits;
 use crate::time::{Duration, Instant};
 use crate::units::Priority;
 
@@ -41,7 +44,8 @@ pub struct Taken {
     class: Priority,
     tokens: u64,
     used: Option<u64>,
-    since: Instant,
+    /// How things stood when it was taken.
+    evidence: Evidence,
     /// Where its tokens were stamped.
     stamped: Option<GrainId>,
 }
@@ -66,7 +70,7 @@ impl Taken {
 }
 
 /// How much of an allowance is used, for metrics and admin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Requests that count in the window now, and its limit.
     pub window: Option<(u32, u32)>,
@@ -80,6 +84,8 @@ pub struct Usage {
     pub slots_cap: Option<u32>,
     /// Until when the gate is closed because the provider said so.
     pub closed_until: Option<Instant>,
+    /// How much longer than the provider's window a request counts, as configured or learned.
+    pub window_margin: Duration,
 }
 
 /// The window with its pace.
@@ -110,7 +116,11 @@ impl Rate {
 /// [`Allowance::stamp`] says that its request was written and [`Allowance::release`] that its exchange has ended.
 #[derive(Debug)]
 pub struct Allowance {
+    /// The limits as configured, but for those that were learned to be lower.
     quota: Quota,
+    learned: Learned,
+    /// What of the limits was learned, as it is in `quota`.
+    figures: Figures,
     rate: Option<Rate>,
     tokens: Meter,
     day: Meter,
@@ -135,6 +145,8 @@ impl Allowance {
             tokens: Meter::new(quota.tokens.map(amount), quota.span(), quota.span() / TOKEN_GRAINS),
             day: Meter::new(quota.requests_per_day.map(amount), DAY + quota.window_margin, DAY_GRAIN),
             slots: Slots::new(quota.concurrency, quota.concurrency_reserved),
+            learned: Learned::new(quota.figures()),
+            figures: quota.figures(),
             quota,
             closed_until: None,
             pending: 0,
@@ -144,8 +156,23 @@ impl Allowance {
         }
     }
 
-    /// Other limits from the next decision on. What was spent stays spent.
+    /// Other limits from the next decision on. What was spent stays spent, and what was learned below them stays learned.
     pub fn reconfigure(&mut self, now: Instant, quota: Quota) {
+        self.learned.reconfigure(quota.figures());
+        self.figures = self.learned.figures();
+        self.put_in_force(now, quota.limited_to(&self.figures));
+    }
+
+    /// What was learned holds from the next decision on.
+    fn obey_learned(&mut self, now: Instant) {
+        let figures = self.learned.figures();
+        if figures != self.figures {
+            self.figures = figures;
+            self.put_in_force(now, self.quota.limited_to(&figures));
+        }
+    }
+
+    fn put_in_force(&mut self, now: Instant, quota: Quota) {
         self.slots.reconfigure(quota.concurrency, quota.concurrency_reserved);
         self.tokens.reconfigure(now, quota.tokens.map(amount), quota.span(), quota.span() / TOKEN_GRAINS);
         self.day.reconfigure(now, quota.requests_per_day.map(amount), DAY + quota.window_margin, DAY_GRAIN);
@@ -166,15 +193,12 @@ impl Allowance {
         self.quota = quota;
     }
 
-    /// The limits as configured.
-    #[must_use]
-    pub fn quota(&self) -> &Quota {
-        &self.quota
-    }
-
     /// When a permit can be taken, as far as that does not depend on whose it is. The bucket is asked by
     /// [`Allowance::take`].
     pub fn opens(&mut self, now: Instant, backlog: Backlog) -> Ready {
+        if self.learned.next_probe().is_some_and(|probe| probe <= now) && self.learned.probe(now) {
+            self.obey_learned(now);
+        }
         let gate = self.closed_until.map_or(Ready::Now, |until| Ready::at(until, now));
         let mut ready = gate.and(self.day.ready(now, 1));
         if let Some(Rate { window, pace }) = &mut self.rate {
@@ -234,7 +258,13 @@ impl Allowance {
         #[expect(clippy::cast_precision_loss, reason = "tokens of a call are far fewer than 2^53")]
         let tokens = ask.tokens as f64;
         self.mean_tokens += (tokens - self.mean_tokens) * MEAN_WEIGHT;
-        Ok(Taken { class: ask.class, tokens: ask.tokens, used: None, since: now, stamped: None })
+        let evidence = Evidence {
+            permitted: now,
+            requests: self.rate.as_ref().map_or(0, |rate| rate.window.used()),
+            in_flight: self.slots.running(),
+            tokens: self.tokens.used(now),
+        };
+        Ok(Taken { class: ask.class, tokens: ask.tokens, used: None, evidence, stamped: None })
     }
 
     /// Nothing of the permit's request has left: everything returns at once.
@@ -263,21 +293,106 @@ impl Allowance {
     }
 
     /// The permit's exchange has ended: by itself (`clean`), or cut by either side. What it has used, if that is known,
-    /// replaces what it reserved; else the estimate stands.
-    pub fn release(&mut self, now: Instant, taken: &Taken, clean: bool) {
+    /// replaces what it reserved; else the estimate stands. Says how long its slot cools.
+    pub fn release(&mut self, now: Instant, taken: &Taken, clean: bool) -> Duration {
         let delay = if clean { self.quota.slot_release_delay } else { self.quota.slot_release_delay_aborted };
         self.slots.release(taken.class, now + delay, now);
-        let held = now.saturating_duration_since(taken.since) + delay;
+        let held = now.saturating_duration_since(taken.evidence.permitted) + delay;
         let mean = self.mean_held.get_or_insert(held);
         *mean = mean.mul_f64(1.0 - MEAN_WEIGHT) + held.mul_f64(MEAN_WEIGHT);
         if let (Some(grain), Some(used)) = (taken.stamped, taken.used) {
             self.tokens.settle(grain, taken.tokens, used);
         }
+        delay
     }
 
     /// The provider says to come back later: nothing is permitted until then. A later instant wins.
     pub fn close_until(&mut self, until: Instant) {
         self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));
+    }
+
+    /// The provider has refused the permit's request. Says until when nothing is permitted, and whether that was a lesson.
+    pub fn refused(&mut self, now: Instant, taken: &Taken, signal: &Signal) -> (Instant, bool) {
+        let lesson = self.learned.refused(now, &taken.evidence, signal);
+        self.close_until(lesson.closed_until());
+        self.obey_learned(now);
+        (lesson.closed_until(), !matches!(lesson, Lesson::Nothing(_)))
+    }
+
+    /// The provider has accepted the permit's request. Says whether anything was learned by it.
+    pub fn accepted(&mut self, now: Instant, taken: &Taken) -> bool {
+        self.learned.accepted(now, &taken.evidence);
+        let before = self.figures;
+        self.obey_learned(now);
+        before != self.figures
+    }
+
+    /// What the headers of an answer tell that is no refusal.
+    pub fn heard(&mut self, now: Instant, taken: &Taken, limits: &RateLimits) {
+        if let Some(until) = self.learned.heard(now, &taken.evidence, limits) {
+            self.close_until(until);
+        }
+        self.obey_learned(now);
+    }
+
+    /// What is assumed otherwise than configured.
+    pub fn lessons(&self) -> impl Iterator<Item = LessonStatus> + '_ {
+        self.learned.lessons()
+    }
+
+    /// What was learned, to be restored after a restart.
+    #[must_use]
+    pub fn save_learned(&self, now: Instant) -> Saved {
+        self.learned.save(now)
+    }
+
+    /// What earlier processes spent and learned. What they ran holds its slots for `orphan_hold`. Only before anything is
+    /// taken.
+    pub fn restore(&mut self, now: Instant, before: &RecoveredLane, orphan_hold: Duration) {
+        let saved = before.learned.as_deref().map(serde_json::from_slice::<Saved>);
+        match saved {
+            Some(Ok(saved)) => self.learned.restore(&saved, now),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "what was learned of a provider cannot be read, and is forgotten")
+            }
+            None => {}
+        }
+        self.obey_learned(now);
+        if let Some(until) = self.learned.benched_until() {
+            self.close_until(until);
+        }
+        for &Spent { at, requests, tokens } in &before.spent {
+            self.day.spend(at, requests.into());
+            if at + self.quota.span() > now {
+                self.tokens.spend(at, tokens);
+                if let Some(rate) = &mut self.rate {
+                    (0..requests).for_each(|_| rate.window.spend(at));
+                }
+            }
+            self.last_stamp = Some(at);
+        }
+        let orphans = before.orphans.iter().flat_map(|orphans| {
+            std::iter::repeat_n(orphans.since + orphan_hold, usize::try_from(orphans.slots).unwrap_or_default())
+        });
+        for until in orphans.chain(before.cooling.iter().copied()).filter(|&until| until > now) {
+            self.slots.take(Priority::default());
+            self.slots.release(Priority::default(), until, now);
+        }
+    }
+
+    /// Nobody knows what was sent until `last`: as long as it might count, or run, nothing is permitted.
+    pub fn forget_until(&mut self, now: Instant, last: Instant, orphan_hold: Duration) {
+        self.last_stamp = Some(last);
+        if let Some(rate) = &mut self.rate {
+            rate.window.forget_until(last);
+        }
+        if let Some(limit) = self.tokens.limit() {
+            self.tokens.spend(last, limit);
+        }
+        for _ in 0..self.slots.cap().unwrap_or(0) {
+            self.slots.take(Priority::default());
+            self.slots.release(Priority::default(), last + orphan_hold, now);
+        }
     }
 
     /// Whether the provider's refusals should never happen: it has limits here and we keep them.
@@ -290,6 +405,7 @@ impl Allowance {
     pub fn is_untouched(&mut self, now: Instant) -> bool {
         self.pending == 0
             && self.slots.in_use(now) == 0
+            && self.learned.lessons().next().is_none()
             && self.closed_until.is_none_or(|until| until <= now)
             && self.rate.as_mut().is_none_or(|rate| rate.window.left(now) == rate.window.allowance())
             && self.tokens.used(now) == 0
@@ -313,6 +429,7 @@ impl Allowance {
             slots_in_use: self.slots.in_use(now),
             slots_cap: self.slots.cap(),
             closed_until: self.closed_until.filter(|&until| until > now),
+            window_margin: self.quota.window_margin,
         }
     }
 
@@ -329,18 +446,32 @@ impl Allowance {
         (until(window), until(self.tokens.empty_at()))
     }
 
+    /// An instant by which the `n`-th permit from now will have existed, if all stays as it is. It is late by up to two
+    /// spans, and costs little to know.
+    pub fn nth_permit_at_last(&mut self, now: Instant, n: u32) -> Instant {
+        let first = self.closed_until.map_or(now, |until| until.max(now));
+        let window = self.rate.as_ref().map(|rate| {
+            let spans = (n / rate.window.allowance()).saturating_add(2);
+            first + self.quota.span().saturating_mul(spans).min(FAR)
+        });
+        self.nth_by_the_others(now, n, window.unwrap_or(first))
+    }
+
     /// When the `n`-th permit from now, from 1, can be expected to exist under backlog, if everything stays as it is and
     /// permits ask for as many tokens, and hold their slot for as long, as they do on average.
     pub fn nth_permit(&mut self, now: Instant, n: u32) -> Instant {
         let mut expected = self.closed_until.map_or(now, |until| until.max(now));
         if let Some(Rate { window, pace }) = &mut self.rate {
-            let opens = |n| window.nth_opens(now, n);
-            expected = expected.max(opens(n).unwrap_or(now));
-            if let Some(pace) = pace {
-                let first = expected_first(pace.ready(now, window), now);
-                expected = expected.max(pace.nth_step(now, n, first, window));
-            }
+            expected = match pace {
+                Some(pace) => forecast::nth_permit(window, pace, now, expected, n),
+                None => expected.max(window.nth_opens(now, n).unwrap_or(now)),
+            };
         }
+        self.nth_by_the_others(now, n, expected)
+    }
+
+    /// The same by day, tokens and slots, where they make it later.
+    fn nth_by_the_others(&mut self, now: Instant, n: u32, mut expected: Instant) -> Instant {
         if let Some(fits) = self.day.fits_at(now, u64::from(n)) {
             expected = expected.max(fits);
         }
@@ -355,13 +486,6 @@ impl Allowance {
             expected = expected.max(now + held.mul_f64(turns));
         }
         expected
-    }
-}
-
-fn expected_first(ready: Ready, now: Instant) -> Instant {
-    match ready {
-        Ready::At(at) => at,
-        Ready::Now | Ready::OnRelease => now,
     }
 }
 

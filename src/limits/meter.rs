@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use super::Ready;
+use super::{FAR, Ready};
 use crate::time::{Duration, Instant};
 
 /// How many grains that count no more are remembered, so that a window made longer by a reload knows what was spent.
@@ -178,9 +178,6 @@ impl Meter {
         self.past.drain(..forgotten);
     }
 }
-
-/// Farther than anybody waits, and safe to add to an instant.
-const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {

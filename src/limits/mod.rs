@@ -10,6 +10,9 @@
 //! that it is handed.
 
 mod allowance;
+mod forecast;
+pub mod journal;
+pub mod learned;
 mod meter;
 mod pace;
 mod quota;
@@ -24,7 +27,10 @@ pub use quota::Quota;
 pub use slots::Slots;
 pub use window::Window;
 
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
+
+/// Farther than anybody waits, and safe to add to an instant.
+const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

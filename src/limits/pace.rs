@@ -35,6 +35,8 @@ pub struct Pace {
     burst: NonZeroU32,
     /// When the last permit left.
     last: Option<Instant>,
+    /// When the bucket will be full again, as far as cells were taken from it. governor knows, but does not tell.
+    full_at: Option<Instant>,
     /// Cells of permits that were given back: governor takes none back, so they are kept here, `burst` at the most.
     returned: u32,
 }
@@ -46,7 +48,14 @@ impl Pace {
         // governor counts in nanoseconds and knows no step of zero.
         let step = step.max(Duration::from_nanos(1));
         let quota = Quota::with_period(step).unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX)).allow_burst(burst);
-        Self { bucket: RateLimiter::direct_with_clock(quota, GovernorClock), step, burst, last: None, returned: 0 }
+        Self {
+            bucket: RateLimiter::direct_with_clock(quota, GovernorClock),
+            step,
+            burst,
+            last: None,
+            full_at: None,
+            returned: 0,
+        }
     }
 
     /// Another pace from now on. When it really is another, the new bucket starts empty: a reload is no gift.
@@ -58,6 +67,7 @@ impl Pace {
         *self = Self::new(step, burst);
         self.last = last;
         while self.bucket.check().is_ok() {}
+        self.full_at = Some(crate::time::now() + step.saturating_mul(burst.get()));
     }
 
     /// The even step between two permits under backlog.
@@ -71,35 +81,26 @@ impl Pace {
     pub fn ready(&self, now: Instant, window: &mut Window) -> Ready {
         let Some(last) = self.last else { return Ready::Now };
         let left = window.left(now);
-        let spread = match window.oldest_expires() {
+        Ready::at(last + self.step_since(last, left, window.oldest_expires()), now)
+    }
+
+    /// When the bucket has its next cell, and how long it earns one.
+    pub(super) fn cells(&self) -> Cells {
+        Cells { full_at: self.full_at, step: self.step, burst: self.burst.get(), returned: self.returned }
+    }
+
+    /// When the last permit left.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
+    /// The step that has to pass since the last permit, where `left` permits are to be spread until `oldest` expires.
+    pub(super) fn step_since(&self, last: Instant, left: u32, oldest: Option<Instant>) -> Duration {
+        let spread = match oldest {
             Some(expires) if left > 0 => expires.saturating_duration_since(last) / left.saturating_add(1),
             Some(_) | None => Duration::ZERO,
         };
-        Ready::at(last + spread.max(self.shortest_step()), now)
-    }
-
-    /// When the `n`-th permit from now, from 1, can leave, where the first can at `first`: what is left now is spread
-    /// until the oldest stamp expires, and from then on each leaves when a stamp expires, but no two within a step.
-    #[must_use]
-    pub fn nth_step(&self, now: Instant, n: u32, first: Instant, window: &mut Window) -> Instant {
-        let left = window.left(now).max(1);
-        let step = self.shortest_step();
-        let spread = match window.oldest_expires() {
-            Some(expires) => (expires.saturating_duration_since(first) / left).max(step),
-            None => step,
-        };
-        // Whoever finds the window shut leaves later, and all behind follow in steps: so the latest of them counts.
-        // Looking at some sixty of them errs by no more than those between two of them, and only after a burst.
-        let mut latest = first + spread.saturating_mul(n.min(left) - 1);
-        let stride = (n / 64).max(1);
-        let mut at = n;
-        while at > left {
-            let opens = window.nth_opens(now, at).unwrap_or(first);
-            latest = latest.max(opens + step.saturating_mul(n - at));
-            let Some(before) = at.checked_sub(stride) else { break };
-            at = before;
-        }
-        latest.max(first + step.saturating_mul(n - 1))
+        spread.max(self.shortest_step())
     }
 
     /// The step while something is caught up: a fiftieth shorter, but by more than timers are late, which tick in
@@ -119,6 +120,8 @@ impl Pace {
             let asked = crate::time::now();
             let wait = not_until.wait_time_from(GovernorClock::at(asked));
             return Err(Ready::At(asked + wait.max(Duration::from_nanos(1))));
+        } else {
+            self.full_at = Some(self.full_at.map_or(now, |full| full.max(now)) + self.step);
         }
         self.last = Some(now);
         Ok(())
@@ -127,6 +130,33 @@ impl Pace {
     /// A permit was given back unused.
     pub fn refund(&mut self) {
         self.returned = self.burst.get().min(self.returned + 1);
+    }
+}
+
+/// A token bucket as [`Pace`] has it, to look ahead with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cells {
+    full_at: Option<Instant>,
+    step: Duration,
+    burst: u32,
+    returned: u32,
+}
+
+impl Cells {
+    /// When the next cell is there.
+    pub(super) fn ready(&self) -> Option<Instant> {
+        if self.returned > 0 {
+            return None;
+        }
+        self.full_at?.checked_sub(self.step.saturating_mul(self.burst - 1))
+    }
+
+    /// Takes one.
+    pub(super) fn take(&mut self, at: Instant) {
+        match self.returned {
+            0 => self.full_at = Some(self.full_at.map_or(at, |full| full.max(at)) + self.step),
+            _ => self.returned -= 1,
+        }
     }
 }
 

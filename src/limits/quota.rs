@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use super::learned::Figures;
 use super::settings::Limits;
 use crate::time::Duration;
 
@@ -39,6 +40,30 @@ impl Quota {
     /// The even step between two permits.
     pub(super) fn step(&self, requests: NonZeroU32) -> Duration {
         self.span() / requests.get()
+    }
+
+    /// What can be learned to be lower.
+    pub(super) fn figures(&self) -> Figures {
+        Figures {
+            window: self.window,
+            margin: self.window_margin,
+            requests: self.requests.map(NonZeroU32::get),
+            tokens: self.tokens.map(|tokens| tokens.get().into()),
+            concurrency: self.concurrency.map(NonZeroU32::get),
+        }
+    }
+
+    /// The same with what was learned.
+    pub(super) fn limited_to(self, figures: &Figures) -> Self {
+        let tokens = |tokens| NonZeroU32::new(u32::try_from(tokens).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+        let at_least_one = |limit| NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN);
+        Self {
+            window_margin: figures.margin,
+            requests: figures.requests.map(at_least_one),
+            tokens: figures.tokens.map(tokens),
+            concurrency: figures.concurrency.map(at_least_one),
+            ..self
+        }
     }
 
     /// No limit at all, over minutes: what a client's own limits are written over.

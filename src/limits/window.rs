@@ -9,14 +9,11 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
-use super::Ready;
+use super::{FAR, Ready};
 use crate::time::{Duration, Instant};
 
 /// How many expired stamps are remembered, so that a window made longer by a reload still knows what was spent.
 const PAST_MAX: usize = 65_536;
-
-/// Farther than anybody waits, and safe to add to an instant.
-const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The sliding log of one allowance. It holds one stamp for each request of the last `span`; a decision costs
 /// amortised O(1).
@@ -112,6 +109,16 @@ impl Window {
             (0, opens) => opens,
             (spans, opens) => Some(opens.unwrap_or(now) + self.span.saturating_mul(spans).min(FAR)),
         }
+    }
+
+    /// How long a request counts.
+    pub(super) fn span(&self) -> Duration {
+        self.span
+    }
+
+    /// The stamp before which `index` others expire.
+    pub(super) fn stamp_at(&self, index: usize) -> Option<Instant> {
+        self.live.get(index).copied()
     }
 
     /// When everything that counts will have expired.

@@ -164,6 +164,20 @@ labels! {
 }
 
 labels! {
+    /// What a provider's limit counts.
+    Dimension {
+        /// Requests in one window.
+        Requests = "requests",
+        /// Tokens in one window.
+        Tokens = "tokens",
+        /// Requests in a rolling 24 hours.
+        RequestsPerDay = "requests_per_day",
+        /// Exchanges at a time.
+        Concurrency = "concurrency",
+    }
+}
+
+labels! {
     /// What memory is held for.
     MemoryKind {
         /// Bodies of calls that wait or run.
@@ -230,6 +244,7 @@ mod tests {
         is_closed::<DisconnectPhase>();
         is_closed::<TokenKind>();
         is_closed::<ReloadResult>();
+        is_closed::<Dimension>();
         is_closed::<MemoryKind>();
         is_closed::<BreakerState>();
         is_closed::<Route>();

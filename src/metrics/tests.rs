@@ -1,4 +1,5 @@
 use super::*;
+use crate::ids::KeyId;
 use crate::openai::Usage;
 
 fn a_call() -> CallEnd {
@@ -17,7 +18,9 @@ fn fill(metrics: &Metrics) {
     metrics.call_ended(&a_call());
     metrics.queue_wait(Priority::High, Duration::from_millis(1_500));
     metrics.set_queue_depth(Priority::Low, 7);
+    metrics.set_queue_oldest(Priority::Low, Duration::from_millis(2_500));
     metrics.set_queue_bytes(1 << 20);
+    metrics.set_journal_failing(true);
     metrics.set_memory(MemoryKind::Bodies, 1 << 21);
     metrics.retry(RetryReason::Disconnect);
     metrics.duplicate_sent();
@@ -31,7 +34,9 @@ fn fill(metrics: &Metrics) {
     upstream.set_gate_closed(true);
     upstream.set_breaker(BreakerState::Open);
     upstream.set_window_margin(Duration::from_millis(500));
-    upstream.key(1).unwrap().set_allowance(40, 12, 28);
+    upstream.set_paused(true);
+    upstream.key(1).unwrap().set_allowance(Dimension::Requests, Some((40, 12)));
+    upstream.key(1).unwrap().set_learned(Dimension::Requests, Some(35));
     upstream.key(1).unwrap().set_slots(5, 3);
     assert!(upstream.key(2).is_none());
 }
@@ -56,7 +61,9 @@ fn what_happened_is_rendered_under_its_name() {
             r#"tidegate_overhead_seconds_bucket{le="0.0025"} 1"#,
             r#"tidegate_queue_wait_seconds_bucket{priority="high",le="1.5"} 1"#,
             r#"tidegate_queue_depth{priority="low"} 7"#,
+            r#"tidegate_queue_oldest_seconds{priority="low"} 2.5"#,
             "tidegate_queue_bytes 1048576",
+            "tidegate_journal_failing 1",
             r#"tidegate_memory_bytes{kind="bodies"} 2097152"#,
             r#"tidegate_retries_total{reason="disconnect"} 1"#,
             "tidegate_duplicates_sent_total 1",
@@ -72,7 +79,9 @@ fn what_happened_is_rendered_under_its_name() {
             r#"tidegate_gate_closed{upstream="main"} 1"#,
             r#"tidegate_breaker_state{upstream="main"} 2"#,
             r#"tidegate_window_margin_seconds{upstream="main"} 0.5"#,
-            r#"tidegate_allowance_left{key="1",upstream="main"} 28"#,
+            r#"tidegate_paused{upstream="main"} 1"#,
+            r#"tidegate_allowance_left{dimension="requests",key="1",upstream="main"} 28"#,
+            r#"tidegate_learned_limit{dimension="requests",key="1",upstream="main"} 35"#,
             r#"tidegate_slots_in_use{key="1",upstream="main"} 3"#,
             concat!(r#"tidegate_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ],
@@ -137,6 +146,51 @@ fn two_handles_of_one_upstream_count_together() {
     metrics.upstream("main", 1).attempt(Verdict::Retry);
     metrics.upstream("main", 1).attempt(Verdict::Retry);
     assert_has(&metrics.render(), &[r#"tidegate_attempts_total{upstream="main",verdict="retry"} 2"#]);
+}
+
+#[test]
+fn limit_that_is_taken_away_leaves_no_series() {
+    let metrics = Metrics::new();
+    let upstream = metrics.upstream("main", 1);
+    let key = upstream.key(0).unwrap();
+    key.set_allowance(Dimension::Tokens, Some((100, 120)));
+    let line = r#"tidegate_allowance_left{dimension="tokens",key="0",upstream="main"} 0"#;
+    assert_has(&metrics.render(), &[line]);
+    key.set_allowance(Dimension::Tokens, None);
+    key.set_learned(Dimension::Tokens, None);
+    assert!(!metrics.render().contains("dimension=\"tokens\""));
+}
+
+#[test]
+fn only_clients_of_the_settings_have_series_of_their_own() {
+    let metrics = Metrics::new();
+    let named = |name: &str| ClientId::Named(name.into());
+    metrics.declare_clients(["chat", "batch"]);
+    let wait = Duration::from_millis(500);
+    metrics.client_served(&named("chat"), 2, wait);
+    for stranger in [named("unheard-of"), ClientId::Key(KeyId::of("sk-1")), ClientId::Everybody] {
+        metrics.client_served(&stranger, 1, wait);
+    }
+    let waiting = [(named("batch"), 7), (named("unheard-of"), 1), (ClientId::Key(KeyId::of("sk-1")), 2)];
+    metrics.set_clients_waiting(waiting.iter().map(|(client, calls)| (client, *calls)));
+    let text = metrics.render();
+    assert_has(
+        &text,
+        &[
+            r#"tidegate_client_permits_total{client="chat"} 2"#,
+            r#"tidegate_client_permits_total{client="other"} 3"#,
+            r#"tidegate_client_wait_seconds_total{client="other"} 1.5"#,
+            r#"tidegate_client_waiting{client="batch"} 7"#,
+            r#"tidegate_client_waiting{client="chat"} 0"#,
+            r#"tidegate_client_waiting{client="other"} 3"#,
+        ],
+    );
+    assert_eq!(text.matches("tidegate_client_waiting{").count(), 3);
+    // A reload: one has gone, one keeps its figures.
+    metrics.declare_clients(["chat"]);
+    let text = metrics.render();
+    assert_has(&text, &[r#"tidegate_client_permits_total{client="chat"} 2"#]);
+    assert!(!text.contains("client=\"batch\""));
 }
 
 #[cfg(target_os = "linux")]

@@ -1,11 +1,12 @@
 //! What is measured for each upstream, and for each of its keys.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::family::{By, Catalogue, certain, figure};
-use super::labels::{BreakerState, TokenKind, Verdict};
+use super::labels::{BreakerState, Dimension, TokenKind, Verdict};
 use super::{BUCKETS_ANSWER, Label};
 use crate::openai::Usage;
 
@@ -17,11 +18,19 @@ pub(super) struct Families {
     tokens: IntCounterVec,
     refusals_within_limits: IntCounterVec,
     gate_closed: IntGaugeVec,
+    paused: IntGaugeVec,
     breaker: IntGaugeVec,
     window_margin: GaugeVec,
+    keys: KeyFamilies,
+}
+
+/// The families that have a `key` label, too.
+#[derive(Debug, Clone)]
+struct KeyFamilies {
     allowance_limit: IntGaugeVec,
     allowance_used: IntGaugeVec,
     allowance_left: IntGaugeVec,
+    learned_limit: IntGaugeVec,
     slots_limit: IntGaugeVec,
     slots_in_use: IntGaugeVec,
 }
@@ -30,7 +39,6 @@ impl Families {
     pub(super) fn new(catalogue: &Catalogue) -> Self {
         let counters = |name, help, labels: &[&str]| catalogue.counters(name, help, labels);
         let of_upstream = |name, help| catalogue.gauges(name, help, &["upstream"]);
-        let of_key = |name, help| catalogue.gauges(name, help, &["upstream", "key"]);
         Self {
             attempts: counters(
                 "tidegate_attempts_total",
@@ -57,17 +65,14 @@ impl Families {
                 "tidegate_gate_closed",
                 "1 while nothing is sent because the provider asked for it.",
             ),
+            paused: of_upstream("tidegate_paused", "1 while an operator has paused it: its calls wait."),
             breaker: of_upstream("tidegate_breaker_state", "0 closed (calls pass), 1 half-open (a probe), 2 open."),
             window_margin: catalogue.seconds_gauges(
                 "tidegate_window_margin_seconds",
                 "What is added to the window.",
                 &["upstream"],
             ),
-            allowance_limit: of_key("tidegate_allowance_limit", "Requests that one window allows."),
-            allowance_used: of_key("tidegate_allowance_used", "Requests of the current window, pending ones included."),
-            allowance_left: of_key("tidegate_allowance_left", "Requests that could go at once."),
-            slots_limit: of_key("tidegate_slots_limit", "Requests that may run at a time."),
-            slots_in_use: of_key("tidegate_slots_in_use", "Slots held, those that are about to return included."),
+            keys: KeyFamilies::new(catalogue),
         }
     }
 
@@ -79,20 +84,41 @@ impl Families {
             tokens: By::new(by_kind),
             refusals_within_limits: certain(self.refusals_within_limits.get_metric_with_label_values(&[name])),
             gate_closed: certain(self.gate_closed.get_metric_with_label_values(&[name])),
+            paused: certain(self.paused.get_metric_with_label_values(&[name])),
             breaker: certain(self.breaker.get_metric_with_label_values(&[name])),
             window_margin: certain(self.window_margin.get_metric_with_label_values(&[name])),
-            keys: (0..keys).map(|key| self.key(name, &key.to_string())).collect(),
+            keys: (0..keys).map(|key| self.keys.key(name, &key.to_string())).collect(),
+        }
+    }
+}
+
+impl KeyFamilies {
+    fn new(catalogue: &Catalogue) -> Self {
+        let of_key = |name, help| catalogue.gauges(name, help, &["upstream", "key"]);
+        let of_dimension = |name, help| catalogue.gauges(name, help, &["upstream", "key", "dimension"]);
+        Self {
+            allowance_limit: of_dimension("tidegate_allowance_limit", "How much one period allows."),
+            allowance_used: of_dimension(
+                "tidegate_allowance_used",
+                "How much of the current period is used, what is pending included.",
+            ),
+            allowance_left: of_dimension("tidegate_allowance_left", "How much could be used at once."),
+            learned_limit: of_dimension(
+                "tidegate_learned_limit",
+                "The limit that is kept: as configured, or lower where the provider turned out to be stricter.",
+            ),
+            slots_limit: of_key("tidegate_slots_limit", "Requests that may run at a time."),
+            slots_in_use: of_key("tidegate_slots_in_use", "Slots held, those that are about to return included."),
         }
     }
 
     fn key(&self, upstream: &str, key: &str) -> KeyMetrics {
         let child = |family: &IntGaugeVec| certain(family.get_metric_with_label_values(&[upstream, key]));
         KeyMetrics {
-            allowance_limit: child(&self.allowance_limit),
-            allowance_used: child(&self.allowance_used),
-            allowance_left: child(&self.allowance_left),
             slots_limit: child(&self.slots_limit),
             slots_in_use: child(&self.slots_in_use),
+            families: self.clone(),
+            labels: [upstream.into(), key.into()],
         }
     }
 }
@@ -105,6 +131,7 @@ pub struct UpstreamMetrics {
     tokens: By<TokenKind, IntCounter>,
     refusals_within_limits: IntCounter,
     gate_closed: IntGauge,
+    paused: IntGauge,
     breaker: IntGauge,
     window_margin: Gauge,
     keys: Vec<KeyMetrics>,
@@ -137,6 +164,11 @@ impl UpstreamMetrics {
         self.gate_closed.set(i64::from(closed));
     }
 
+    /// Whether an operator has paused it.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.set(i64::from(paused));
+    }
+
     /// The state the breaker is in now.
     pub fn set_breaker(&self, state: BreakerState) {
         self.breaker.set(figure(state.index()));
@@ -157,24 +189,40 @@ impl UpstreamMetrics {
 /// The measures of one upstream key: each has an allowance and slots of its own.
 #[derive(Debug, Clone)]
 pub struct KeyMetrics {
-    allowance_limit: IntGauge,
-    allowance_used: IntGauge,
-    allowance_left: IntGauge,
     slots_limit: IntGauge,
     slots_in_use: IntGauge,
+    families: KeyFamilies,
+    labels: [Arc<str>; 2],
 }
 
 impl KeyMetrics {
-    /// The window as it stands: what it allows, what counts in it, what could go at once.
-    pub fn set_allowance(&self, limit: u64, used: u64, left: u64) {
-        self.allowance_limit.set(figure(limit));
-        self.allowance_used.set(figure(used));
-        self.allowance_left.set(figure(left));
+    /// An allowance as it stands: how much a period allows and how much of it is used; `None`: there is no such limit,
+    /// and no series that would read like an exhausted one.
+    pub fn set_allowance(&self, dimension: Dimension, limit_and_used: Option<(u64, u64)>) {
+        let KeyFamilies { allowance_limit, allowance_used, allowance_left, .. } = &self.families;
+        let figures = limit_and_used.map(|(limit, used)| [limit, used, limit.saturating_sub(used)]);
+        for (index, family) in [allowance_limit, allowance_used, allowance_left].into_iter().enumerate() {
+            self.set(family, dimension, figures.map(|figures| figures[index]));
+        }
+    }
+
+    /// The limit that is kept, which is lower than the configured one where we have learned so; `None`: there is none.
+    pub fn set_learned(&self, dimension: Dimension, limit: Option<u64>) {
+        self.set(&self.families.learned_limit, dimension, limit);
     }
 
     /// The slots as they stand.
     pub fn set_slots(&self, limit: u64, in_use: u64) {
         self.slots_limit.set(figure(limit));
         self.slots_in_use.set(figure(in_use));
+    }
+
+    fn set(&self, family: &IntGaugeVec, dimension: Dimension, value: Option<u64>) {
+        let labels = [&*self.labels[0], &*self.labels[1], dimension.as_str()];
+        match value {
+            Some(value) => certain(family.get_metric_with_label_values(&labels)).set(figure(value)),
+            // One that was never there is as good as gone.
+            None => drop(family.remove_label_values(&labels)),
+        }
     }
 }

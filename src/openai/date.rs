@@ -1,4 +1,4 @@
-//! The one date format HTTP still sends.
+//! The dates that headers carry: the one format HTTP still sends, and RFC 3339.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,41 @@ pub(super) fn parse(text: &str) -> Option<SystemTime> {
     }
     let days = days_since_epoch(year, month, day);
     UNIX_EPOCH.checked_add(Duration::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
+}
+
+/// Reads an RFC 3339 timestamp, `1994-11-06T08:49:37.5Z` or with an offset. Dates before 1970 are not read.
+pub(super) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let (date, time) = text.trim().split_once(['T', 't', ' '])?;
+    let mut date = date.split('-');
+    let year: u64 = in_range(date.next()?, 1970, 9999)?;
+    let month: u64 = in_range(date.next()?, 1, 12)?;
+    let day: u64 = in_range(date.next()?, 1, 31)?;
+    let (time, offset, is_east) = match time.find(['Z', 'z', '+', '-']) {
+        Some(at) => {
+            let (time, zone) = time.split_at(at);
+            (time, zone.get(1..)?, zone.starts_with('+'))
+        }
+        None => return None,
+    };
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut clock = time.split(':');
+    let hour: u64 = in_range(clock.next()?, 0, 23)?;
+    let minute: u64 = in_range(clock.next()?, 0, 59)?;
+    let second: u64 = in_range(clock.next()?, 0, 60)?;
+    if date.next().is_some() || clock.next().is_some() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let fraction = Duration::try_from_secs_f64(format!("0.{fraction}").parse().ok()?).ok()?;
+    let offset = match offset.split_once(':') {
+        Some((hours, minutes)) => in_range(hours, 0, 23)? * 3_600 + in_range(minutes, 0, 59)? * 60,
+        None if offset.is_empty() => 0,
+        None => return None,
+    };
+    let offset = Duration::from_secs(offset);
+    let days = days_since_epoch(year, month, day);
+    let local =
+        UNIX_EPOCH.checked_add(Duration::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second) + fraction)?;
+    if is_east { local.checked_sub(offset) } else { local.checked_add(offset) }
 }
 
 fn in_range(digits: &str, least: u64, most: u64) -> Option<u64> {

@@ -7,17 +7,24 @@
 //! Invariants: bytes are never re-serialised, nothing here fails (what cannot be read is simply not known), and
 //! nothing here waits, allocates by the size of a body, or knows a transport.
 
+pub mod complaint;
 mod date;
 pub mod error;
+pub mod error_event;
 #[cfg(test)]
 mod properties;
+pub mod rate_limits;
 pub mod request;
+mod reset;
 pub mod route;
 pub mod sse;
 pub mod terminal;
 pub mod usage;
 
+pub use complaint::Complaint;
 pub use error::{ErrorBody, is_model_not_found, parse_retry_after, sse_error_event};
+pub use error_event::{is_error, provider_error_event};
+pub use rate_limits::{Counted, RateLimits, Told};
 pub use request::{ServiceTier, Sniff};
 pub use route::{Route, upstream_path};
 pub use sse::{Event, Frame, Framer};

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::sse::{Event, Framer};
 use super::terminal::Terminal;
-use super::{Route, Sniff, Usage, is_model_not_found, parse_retry_after, upstream_path};
+use super::{
+    Complaint, Counted, RateLimits, Route, Sniff, Usage, is_model_not_found, parse_retry_after, upstream_path,
+};
 
 /// Pieces of which right and wrong JSON is made.
 const PIECES: &[&str] = &[
@@ -176,6 +178,53 @@ proptest! {
         let headers: HeaderMap = [(HeaderName::from_static(name), value)].into_iter().collect();
         let now: SystemTime = UNIX_EPOCH + Duration::from_secs(now);
         prop_assert!(parse_retry_after(&headers, now).is_none_or(|wait| wait <= Duration::from_secs(24 * 60 * 60)));
+    }
+
+    #[test]
+    fn any_rate_limits_can_be_read_and_are_bounded(
+        fields in prop::collection::vec(
+            (
+                "(x-ratelimit|x-rate-limit|anthropic-ratelimit|ratelimit)\
+                 (-(limit|remaining|reset|requests|tokens|input|output|req|minute|day|policy|odd)){0,4}",
+                prop_oneof![
+                    prop::collection::vec(any::<u8>(), 0..40),
+                    "[-+0-9.eE:TZhmsd ]{0,30}".prop_map(String::into_bytes),
+                    "[0-9]{1,30}(ms|s|m|h|d)?".prop_map(String::into_bytes),
+                    "(\"?[a-z]?\"?;?(r|t|q|w|limit|remaining|reset)=[0-9]{0,25}[;,] ?){0,4}".prop_map(String::into_bytes),
+                ],
+            ),
+            0..6,
+        ),
+        now in 0..10_000_000_000_u64,
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(&value)) {
+                headers.append(name, value);
+            }
+        }
+        let now: SystemTime = UNIX_EPOCH + Duration::from_secs(now);
+        if let Some(limits) = RateLimits::of(&headers, || now) {
+            for counted in [Counted::Requests, Counted::Tokens, Counted::InputTokens, Counted::OutputTokens] {
+                for told in [limits.in_window(counted), limits.in_long(counted)] {
+                    prop_assert!(told.reset.is_none_or(|reset| reset <= Duration::from_secs(24 * 60 * 60)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_complaint_can_be_read_and_is_bounded(
+        body in prop_oneof![
+            any_bytes(PIECES),
+            "([a-zé并 ]{0,5}(limit|rpm|tpm|try again in|retrydelay|x-ratelimit-reset)[: \"of]{0,5}[0-9.,]{0,25}\
+              (ms|s|m|h|d| seconds)?){0,4}"
+                .prop_map(String::into_bytes),
+        ],
+    ) {
+        let complaint = Complaint::of(&body, UNIX_EPOCH);
+        prop_assert!(complaint.retry_after.is_none_or(|wait| wait <= Duration::from_secs(24 * 60 * 60)));
+        prop_assert!(complaint.limit != Some(0));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::habits::{Asked, Habits, Seen};
 use crate::admission::Refusal;
-use crate::answer::{Cut, Ending, Observer, Trace};
+use crate::answer::{Cut, Ending, Facts, Head, Observer, Trace};
 use crate::call::Call;
 use crate::ids::{CallId, ClientId};
 use crate::metrics::{CallEnd, DisconnectPhase, Metrics, Outcome, Present};
@@ -21,6 +22,8 @@ use crate::upstream::Failure;
 pub struct TurnedAway {
     /// Names it.
     pub id: CallId,
+    /// Whose it is, as far as that was found out.
+    pub client: ClientId,
     /// When it came.
     pub received: Instant,
     /// What it counts as.
@@ -38,7 +41,7 @@ pub(super) fn turned_away(request: &TurnedAway, metrics: &Metrics) {
     metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued: none, upstream: none });
     telemetry::call_line(&CallRecord {
         request_id: request.id,
-        client: &ClientId::Everybody,
+        client: &request.client,
         class: priority,
         model: None,
         route,
@@ -69,13 +72,16 @@ struct Open {
     stream: bool,
     received: Instant,
     status: Option<StatusCode>,
+    is_event_stream: bool,
     trace: Trace,
     metrics: Arc<Metrics>,
+    /// What it asked for, and whom its end teaches what that came to.
+    lesson: (Asked, Arc<Habits>),
     _present: Present,
 }
 
 impl Account {
-    pub(super) fn open(call: &Call, trace: Trace, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn open(call: &Call, trace: Trace, metrics: Arc<Metrics>, lesson: (Asked, Arc<Habits>)) -> Self {
         Self {
             open: Some(Open {
                 id: call.id,
@@ -86,7 +92,9 @@ impl Account {
                 stream: call.stream,
                 received: call.received,
                 status: None,
+                is_event_stream: false,
                 trace,
+                lesson,
                 _present: metrics.in_flight(),
                 metrics,
             }),
@@ -94,9 +102,10 @@ impl Account {
     }
 
     /// The head of its answer goes to the client.
-    pub(super) fn answered(mut self, status: StatusCode) -> Self {
+    pub(super) fn answered(mut self, head: &Head) -> Self {
         if let Some(open) = &mut self.open {
-            open.status = Some(status);
+            open.status = Some(head.status);
+            open.is_event_stream = head.is_event_stream();
         }
         self
     }
@@ -117,7 +126,13 @@ impl Observer for Account {
         match ending {
             Ending::Complete => {
                 let status = open.status.map_or(200, |status| status.as_u16());
-                open.close(Outcome::of_status(status), None);
+                let facts = open.trace.facts();
+                if status == 200 {
+                    open.learn(&facts);
+                }
+                // The client was told 200 and found this in its stream.
+                let told_late = facts.told.filter(|told| told.as_u16() != status).map(|_| format!("status {status}"));
+                open.close(Outcome::of_status(status), told_late.as_deref());
             }
             Ending::Truncated(cut) => {
                 if cut == Cut::Disconnected {
@@ -141,12 +156,29 @@ impl Drop for Account {
 
 impl Open {
     fn client_gone(self) {
-        self.metrics.disconnect(DisconnectPhase::Client);
+        if self.trace.facts().verdict.is_none() {
+            self.metrics.disconnect(DisconnectPhase::Client);
+        }
         self.close(Outcome::ClientGone, None);
+    }
+
+    fn learn(&self, facts: &Facts) {
+        let (Some(sent), Some(ended)) = (facts.sent, facts.upstream_ended) else { return };
+        let (asked, habits) = &self.lesson;
+        let seen = Seen {
+            usage: facts.usage.unwrap_or_default(),
+            took: ended.saturating_duration_since(sent),
+            streamed: self.stream.then_some(self.is_event_stream),
+        };
+        habits.learn(asked, &seen, ended);
     }
 
     fn close(self, outcome: Outcome, reason: Option<&str>) {
         let facts = self.trace.facts();
+        let (outcome, reason) = match &facts.verdict {
+            Some((outcome, reason)) => (*outcome, Some(reason.as_str())),
+            None => (outcome, reason),
+        };
         let duration = self.received.elapsed();
         let queued = facts.waited + facts.backed_off;
         if facts.attempts > 0 {
@@ -157,6 +189,7 @@ impl Open {
             (Some(sent), None) => sent.elapsed(),
             (None, _) => crate::time::Duration::ZERO,
         };
+        self.metrics.client_served(&self.client, facts.attempts, facts.waited);
         let (route, priority) = (self.route, self.priority);
         self.metrics.call_ended(&CallEnd { route, priority, outcome, duration, queued, upstream });
         telemetry::call_line(&CallRecord {
@@ -166,7 +199,7 @@ impl Open {
             model: self.model.as_deref(),
             route,
             stream: self.stream,
-            status: self.status.map(|status| status.as_u16()),
+            status: facts.told.or(self.status).map(|status| status.as_u16()),
             wait: facts.waited,
             attempts: facts.attempts,
             upstream: facts.upstream.as_deref(),

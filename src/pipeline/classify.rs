@@ -12,6 +12,13 @@ use crate::units::Priority;
 
 const PRIORITY: &str = "x-tidegate-priority";
 const DEADLINE_MS: &str = "x-tidegate-deadline-ms";
+/// Where the official SDKs tell after how many seconds they give up: of each read, or of all of a call.
+const TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-timeout"];
+const WAIT_MAX: &str = "admission.wait_max";
+/// A day is more than anybody waits, and safe to add to an instant.
+const DAY: Duration = Duration::from_secs(86_400);
+/// So much sooner than its client gives up is a call told that its turn does not come, so that it hears it.
+const HEARING_MAX: Duration = Duration::from_millis(500);
 /// The longest model name that is looked at, in bytes.
 const MODEL_MAX: usize = 256;
 
@@ -47,7 +54,12 @@ pub struct BadCall {
 }
 
 impl Incoming {
-    pub(super) fn classify(self, rules: &Rules) -> Result<Call, BadCall> {
+    /// `usual`: how long a model usually takes to answer.
+    pub(super) fn classify(
+        self,
+        rules: &Rules,
+        usual: impl Fn(Option<&str>) -> Option<Duration>,
+    ) -> Result<Call, BadCall> {
         let Self { id, received, caller, method, target, mut headers, body } = self;
         let route = Route::of(&method, &target);
         let sniff = match &body {
@@ -55,7 +67,20 @@ impl Incoming {
             CallBody::Whole(_) | CallBody::Stream(_) => Sniff::default(),
         };
         let priority = priority(&headers, &sniff, &caller)?;
-        let deadline = received + deadline(&headers, rules.wait_max)?;
+        // A name no provider has would only be carried around.
+        let model = sniff.model.filter(|model| model.len() <= MODEL_MAX);
+        let read_timeout = TIMEOUTS.into_iter().find_map(|name| Some((name, seconds(&headers, name)?)));
+        let now = time::now();
+        let at_most = (received + rules.wait_max, WAIT_MAX);
+        let (deadline, deadline_from) = match (deadline(&headers)?, read_timeout) {
+            (Some(told), _) => (received + told, DEADLINE_MS),
+            (None, Some((name, timeout))) if route.is_generation() && !sniff.stream => {
+                // A client listens, and counts, from when it has sent its body: now.
+                let patience = patience(timeout, usual(model.as_deref()).unwrap_or_default());
+                at_most.min((now + patience, name))
+            }
+            (None, _) => at_most,
+        };
         let upgrade = match headers::is_websocket_handshake(&method, &headers) {
             true => Upgrade::WebSocket,
             false => Upgrade::None,
@@ -75,12 +100,12 @@ impl Incoming {
             choices: sniff.n.unwrap_or(1),
             max_tokens: sniff.max_tokens,
             include_usage: sniff.include_usage,
-            // A name no provider has: it would only be carried around.
-            model: sniff.model.filter(|model| model.len() <= MODEL_MAX).map(Into::into),
+            model: model.map(Into::into),
             priority,
             received,
-            deadline: deadline.max(time::now()),
-            read_timeout: None,
+            deadline: deadline.max(now),
+            deadline_from,
+            read_timeout: read_timeout.map(|(_, timeout)| timeout),
         })
     }
 }
@@ -101,12 +126,24 @@ fn priority(headers: &HeaderMap, sniff: &Sniff, caller: &Caller) -> Result<Prior
     Ok(asked.max(caller.class_max))
 }
 
-fn deadline(headers: &HeaderMap, wait_max: Duration) -> Result<Duration, BadCall> {
-    let Some(word) = text(headers, DEADLINE_MS) else { return Ok(wait_max) };
-    // A day is more than anybody waits, and safe to add to an instant.
-    let ms = word.trim().parse::<u64>().ok().filter(|ms| *ms <= 86_400_000);
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, BadCall> {
+    let Some(word) = text(headers, DEADLINE_MS) else { return Ok(None) };
+    let told = word.trim().parse::<u64>().ok().map(Duration::from_millis).filter(|told| *told <= DAY);
     let expected = "milliseconds, up to a day of them (86400000)";
-    ms.map(Duration::from_millis).ok_or(BadCall { field: DEADLINE_MS, found: word, expected })
+    told.map(Some).ok_or(BadCall { field: DEADLINE_MS, found: word, expected })
+}
+
+/// A time-out in seconds. The SDKs write them by themselves, and mean none by 0: what cannot be read is not known.
+fn seconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
+    let seconds: f64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+    (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(DAY.as_secs_f64())))
+}
+
+/// How long a call can wait whose whole answer has to be there when its client gives up. What is usual need not be so
+/// for this call: one that is usually too slow waits for a tenth of its time all the same, since it may be a short one.
+fn patience(timeout: Duration, usual: Duration) -> Duration {
+    let hearing = (timeout / 10).min(HEARING_MAX);
+    timeout.saturating_sub(usual).saturating_sub(hearing).max(timeout / 10)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -136,6 +173,50 @@ mod tests {
 
     const RULES: Rules = Rules { wait_max: Duration::from_secs(600) };
 
+    fn unknown(_: Option<&str>) -> Option<Duration> {
+        None
+    }
+
+    fn waits(headers: &[(&'static str, &'static str)], body: &'static str, usual: u64) -> (u128, &'static str) {
+        let usual = |model: Option<&str>| (model == Some("m")).then_some(Duration::from_secs(usual));
+        let call = incoming(headers, body).classify(&RULES, usual).unwrap();
+        ((call.deadline - call.received).as_millis(), call.deadline_from)
+    }
+
+    #[test]
+    fn a_plain_call_waits_until_its_answer_would_come_too_late() {
+        let (read, all, wait_max) = (TIMEOUTS[0], TIMEOUTS[1], "admission.wait_max");
+        let (plain, stream) = (r#"{"model":"m"}"#, r#"{"model":"m","stream":true}"#);
+        for (headers, body, usual, expected) in [
+            (&[(read, "5")][..], plain, 2, (2_500, read)),
+            (&[(all, "60"), (read, "30.5")], plain, 2, (28_000, read)),
+            (&[(all, "60")], plain, 2, (57_500, all)),
+            (&[(read, "60")], r#"{"model":"other"}"#, 2, (59_500, read)),
+            // Usually too slow, and still worth a try.
+            (&[(read, "5")], plain, 20, (500, read)),
+            (&[(read, "5")], plain, 5, (500, read)),
+            // A stream is kept alive meanwhile.
+            (&[(read, "5")], stream, 2, (600_000, wait_max)),
+            // The operator's bound holds for who is more patient.
+            (&[(read, "3600")], plain, 2, (600_000, wait_max)),
+            (&[(DEADLINE_MS, "700000"), (read, "5")], plain, 2, (700_000, DEADLINE_MS)),
+        ] {
+            assert_eq!(waits(headers, body, usual), expected, "{headers:?} {body} {usual}");
+        }
+    }
+
+    #[test]
+    fn a_time_out_that_cannot_be_read_is_unknown() {
+        for word in ["0", "0.0", "-5", "NaN", "soon", "", "None"] {
+            let call = incoming(&[("x-stainless-read-timeout", word)], "{}").classify(&RULES, unknown).unwrap();
+            assert_eq!((call.deadline - call.received, call.read_timeout), (RULES.wait_max, None), "{word}");
+        }
+        for (word, seconds) in [("2.5", 2.5), (" 10 ", 10.0), ("1e300", 86_400.0), ("inf", 86_400.0)] {
+            let call = incoming(&[("x-stainless-timeout", word)], "{}").classify(&RULES, unknown).unwrap();
+            assert_eq!(call.read_timeout, Some(Duration::from_secs_f64(seconds)), "{word}");
+        }
+    }
+
     #[test]
     fn the_class_is_the_headers_word_then_the_service_tiers() {
         for (headers, body, class) in [
@@ -145,7 +226,7 @@ mod tests {
             (&[], r#"{"service_tier":"auto"}"#, Priority::Normal),
             (&[], "{}", Priority::Normal),
         ] {
-            assert_eq!(incoming(headers, body).classify(&RULES).unwrap().priority, class);
+            assert_eq!(incoming(headers, body).classify(&RULES, unknown).unwrap().priority, class);
         }
     }
 
@@ -162,29 +243,30 @@ mod tests {
         ] {
             let caller = Caller { class: low, class_max: normal, ..Caller::anyone(KeyId::PASS_THROUGH) };
             let incoming = Incoming { caller, ..incoming(headers, body) };
-            assert_eq!(incoming.classify(&RULES).unwrap().priority, class, "{headers:?} {body}");
+            assert_eq!(incoming.classify(&RULES, unknown).unwrap().priority, class, "{headers:?} {body}");
         }
     }
 
     #[test]
     fn the_deadline_is_the_headers_else_wait_max() {
-        let call = incoming(&[("x-tidegate-deadline-ms", "1500")], "{}").classify(&RULES).unwrap();
+        let call = incoming(&[("x-tidegate-deadline-ms", "1500")], "{}").classify(&RULES, unknown).unwrap();
         assert_eq!(call.deadline - call.received, Duration::from_millis(1_500));
-        let call = incoming(&[], "{}").classify(&RULES).unwrap();
+        let call = incoming(&[], "{}").classify(&RULES, unknown).unwrap();
         assert_eq!(call.deadline - call.received, RULES.wait_max);
     }
 
     #[test]
     fn a_word_that_cannot_be_meant_is_named_with_its_fix() {
-        let refused = incoming(&[("x-tidegate-priority", "urgent")], "{}").classify(&RULES).unwrap_err();
+        let refused = incoming(&[("x-tidegate-priority", "urgent")], "{}").classify(&RULES, unknown).unwrap_err();
         assert_eq!(refused.to_string(), r#"x-tidegate-priority = "urgent": expected high, normal or low"#);
-        assert!(incoming(&[("x-tidegate-deadline-ms", "-1")], "{}").classify(&RULES).is_err());
-        assert!(incoming(&[("x-tidegate-deadline-ms", "1e99")], "{}").classify(&RULES).is_err());
+        assert!(incoming(&[("x-tidegate-deadline-ms", "-1")], "{}").classify(&RULES, unknown).is_err());
+        assert!(incoming(&[("x-tidegate-deadline-ms", "1e99")], "{}").classify(&RULES, unknown).is_err());
     }
 
     #[test]
     fn our_own_fields_do_not_go_upstream() {
-        let call = incoming(&[("x-tidegate-priority", "low"), ("x-mine", "1")], "{}").classify(&RULES).unwrap();
+        let call =
+            incoming(&[("x-tidegate-priority", "low"), ("x-mine", "1")], "{}").classify(&RULES, unknown).unwrap();
         assert!(!call.headers.contains_key("x-tidegate-priority"));
         assert!(call.headers.contains_key("x-mine"));
     }

@@ -18,12 +18,14 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCO
 use super::BadCall;
 use crate::admission::settings::{Client, ClientKey};
 use crate::ids::{ClientId, KeyId, is_plain_name};
-use crate::units::Priority;
+use crate::units::{Priority, Secret};
 
 const CLIENT: &str = "x-tidegate-client";
 /// Fields that hold a key and nothing else, first the one that wins where two say something else.
 static KEY_FIELDS: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
+/// Keys in one request: what comes from strangers must not cost much.
+const KEYS_MAX: usize = 8;
 /// How a browser, which can set no other field of a WebSocket handshake, sends a key among the subprotocols it offers.
 const OFFERED_KEY: &[u8] = b"openai-insecure-api-key.";
 
@@ -57,6 +59,9 @@ pub enum Stranger {
     /// Clients are configured, and there is a key that is none of theirs.
     #[error("the key is none of clients.key: send one of those, in Authorization: Bearer, x-api-key or api-key")]
     WrongKey,
+    /// Clients are configured, and nobody needs so many keys: each is compared with all of theirs.
+    #[error("more than {KEYS_MAX} keys: send one of clients.key, and at the most one for the provider")]
+    ManyKeys,
     /// `x-tidegate-client` cannot be meant.
     #[error("{0}")]
     Misnamed(BadCall),
@@ -71,8 +76,8 @@ pub struct Clients {
 
 #[derive(Debug, Clone)]
 struct Known {
-    /// What its key hashes to.
-    digest: blake3::Hash,
+    /// What its key hashes to; `None`: it is the placeholder that printed settings have for a secret, and fits nobody.
+    digest: Option<blake3::Hash>,
     name: Arc<str>,
     class: Priority,
     class_max: Priority,
@@ -82,8 +87,9 @@ impl Known {
     fn new(client: &Client) -> Self {
         let Client { name, key, class, class_max, .. } = client;
         let digest = match key {
-            ClientKey::Plain(key) => blake3::hash(key.expose().as_bytes()),
-            ClientKey::Blake3(digest) => blake3::Hash::from_bytes(*digest),
+            ClientKey::Plain(key) if key.expose() == Secret::REDACTED => None,
+            ClientKey::Plain(key) => Some(blake3::hash(key.expose().as_bytes())),
+            ClientKey::Blake3(digest) => Some(blake3::Hash::from_bytes(*digest)),
         };
         Self { digest, name: name.as_str().into(), class: *class, class_max: *class_max }
     }
@@ -102,20 +108,29 @@ impl Clients {
     }
 
     /// Who sends these fields. Keys that are meant for us are taken out of them.
-    pub(super) fn identify(&self, headers: &mut HeaderMap) -> Result<Caller, Stranger> {
+    ///
+    /// # Errors
+    /// When clients are configured and this is none of them, or the name of a client cannot be meant.
+    pub fn identify(&self, headers: &mut HeaderMap) -> Result<Caller, Stranger> {
         let caller = if self.known.is_empty() {
             Caller::anyone(first_key(headers))
         } else {
-            let mut bears_any = false;
-            let mut owner = None;
-            for key in keys(headers) {
-                bears_any = true;
-                owner = owner.or(self.owner(key));
+            let (mut borne, mut owner) = (0, None);
+            for key in keys(headers).take(KEYS_MAX + 1) {
+                let found = self.owner(key);
+                (borne, owner) = (borne + 1, owner.or(found));
+            }
+            if borne > KEYS_MAX {
+                return Err(Stranger::ManyKeys);
             }
             let Some(owner) = owner else {
-                return Err(if bears_any { Stranger::WrongKey } else { Stranger::NoKey });
+                return Err(if borne > 0 { Stranger::WrongKey } else { Stranger::NoKey });
             };
-            self.take_our_keys(headers);
+            if borne == 1 {
+                take_keys(headers, |key| !key.is_empty()); // all are compared once already
+            } else {
+                take_keys(headers, |key| self.owner(key).is_some());
+            }
             owner.caller(first_key(headers))
         };
         if self.trusts_header { self.named(caller, headers) } else { Ok(caller) }
@@ -123,27 +138,8 @@ impl Clients {
 
     /// Whose key it is. All are compared, whichever fits, each in constant time: how long it takes tells nothing.
     fn owner(&self, key: &[u8]) -> Option<&Known> {
-        let digest = blake3::hash(key);
+        let digest = Some(blake3::hash(key));
         self.known.iter().fold(None, |found, known| if known.digest == digest { Some(known) } else { found })
-    }
-
-    fn is_ours(&self, key: &[u8]) -> bool {
-        self.owner(key).is_some()
-    }
-
-    fn take_our_keys(&self, headers: &mut HeaderMap) {
-        for name in &KEY_FIELDS {
-            keep(headers, name, |value| (!self.is_ours(bare(value.as_bytes()))).then(|| value.clone()));
-        }
-        keep(headers, &SEC_WEBSOCKET_PROTOCOL, |value| {
-            let is_kept = |offer: &&[u8]| offer.strip_prefix(OFFERED_KEY).is_none_or(|key| !self.is_ours(key));
-            let (all, kept) = (offers(value).count(), offers(value).filter(is_kept).collect::<Vec<_>>());
-            if kept.len() == all {
-                return Some(value.clone());
-            }
-            // Parts of what was a value make one again.
-            HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty())
-        });
     }
 
     /// For whom a trusted gateway speaks, if it says so.
@@ -163,6 +159,22 @@ impl Clients {
     }
 }
 
+/// Takes out the keys that are ours.
+fn take_keys(headers: &mut HeaderMap, is_ours: impl Fn(&[u8]) -> bool) {
+    for name in &KEY_FIELDS {
+        keep(headers, name, |value| (!is_ours(bare(value.as_bytes()))).then(|| value.clone()));
+    }
+    keep(headers, &SEC_WEBSOCKET_PROTOCOL, |value| {
+        let is_kept = |offer: &&[u8]| offer.strip_prefix(OFFERED_KEY).is_none_or(|key| !is_ours(key));
+        let (all, kept) = (offers(value).count(), offers(value).filter(is_kept).collect::<Vec<_>>());
+        if kept.len() == all {
+            return Some(value.clone());
+        }
+        // Parts of what was a value make one again.
+        HeaderValue::from_bytes(&kept.join(&b", "[..])).ok().filter(|value| !value.is_empty())
+    });
+}
+
 /// Everything that may be a key, first what wins.
 fn keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let alone = KEY_FIELDS.iter().flat_map(|name| headers.get_all(name)).map(|value| bare(value.as_bytes()));
@@ -172,7 +184,7 @@ fn keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 }
 
 fn first_key(headers: &HeaderMap) -> KeyId {
-    keys(headers).next().map_or(KeyId::PASS_THROUGH, KeyId::of)
+    keys(headers).next().map_or(KeyId::PASS_THROUGH, KeyId::of_bytes)
 }
 
 /// The key without the word before it.

@@ -1,12 +1,15 @@
 //! A call from bytes to answer, whatever transport it came by.
 //!
-//! The life of a call: its client is *identified*, it is *classified* (which endpoint, which model, which class, until when), takes a *place*, goes
-//! *upstream* with a permit for each attempt, and is *accounted* for when its answer has ended. This room names no
-//! transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to cancel.
+//! The life of a call: its client is *identified*, it is *classified* (which endpoint, which model, which class, until
+//! when), takes a *place*, goes *upstream* with a permit for each attempt, and is *accounted* for when its answer has
+//! ended; the account teaches *habits* what its model usually does, by which the next call is classified. This room
+//! names no transport: the proxy hands calls in for clients, tasks will for themselves, and both drop the answer to
+//! cancel.
 
 mod account;
 mod classify;
 mod clients;
+mod habits;
 
 use std::sync::Arc;
 
@@ -17,11 +20,13 @@ use self::account::Account;
 pub use self::account::TurnedAway;
 pub use self::classify::{BadCall, Incoming};
 pub use self::clients::{Caller, Clients, Stranger};
-use crate::admission::{Admission, Demand, Snapshot};
+use self::habits::{Asked, Habits};
+use crate::admission::{Admission, Demand};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
 use crate::ids::{ClientId, KeyId};
 use crate::metrics::Metrics;
+use crate::openai::Route;
 use crate::time::Duration;
 use crate::upstream::{Failure, Upstreams};
 
@@ -43,14 +48,15 @@ struct Shared {
     metrics: Arc<Metrics>,
     rules: ArcSwap<Rules>,
     clients: ArcSwap<Clients>,
+    habits: Arc<Habits>,
 }
 
 impl Pipeline {
     /// Connects the rooms. Anyone may call until [`Pipeline::know`] says otherwise.
     #[must_use]
     pub fn new(admission: Admission, upstreams: Upstreams, metrics: Arc<Metrics>, rules: Rules) -> Self {
-        let (rules, clients) = (ArcSwap::from_pointee(rules), ArcSwap::default());
-        Self(Arc::new(Shared { admission, upstreams, metrics, rules, clients }))
+        let (rules, clients, habits) = (ArcSwap::from_pointee(rules), ArcSwap::default(), Arc::default());
+        Self(Arc::new(Shared { admission, upstreams, metrics, rules, clients, habits }))
     }
 
     /// Who may call from now on.
@@ -76,7 +82,7 @@ impl Pipeline {
     /// # Errors
     /// When one of our own header fields says something that cannot be meant.
     pub fn classify(&self, incoming: Incoming) -> Result<Call, BadCall> {
-        let mut call = incoming.classify(&self.0.rules.load())?;
+        let mut call = incoming.classify(&self.0.rules.load(), |model| self.0.habits.usual(model))?;
         // Where keys of clients go through, they tell clients apart that nothing else does.
         if call.client == ClientId::Everybody
             && call.key != KeyId::PASS_THROUGH
@@ -87,6 +93,14 @@ impl Pipeline {
         Ok(call)
     }
 
+    /// Whether the answer of a call is expected to be a stream of events: it asks for one, and its model has not lately
+    /// ignored that.
+    #[must_use]
+    pub fn will_stream(&self, call: &Call) -> bool {
+        let answers_in_events = call.route.is_generation() && call.route != Route::Embeddings;
+        call.stream && answers_in_events && !self.0.habits.ignores_stream(call.model.as_deref())
+    }
+
     /// Executes a call, headless: waits for its turn, brings its answer, accounts for it; what happens is noted in
     /// `trace`. Dropping the future, or the answer before its end, cancels the call: its place is free at once, its
     /// exchange is cut.
@@ -94,13 +108,14 @@ impl Pipeline {
     /// # Errors
     /// When it was turned away, or neither waiting nor retrying helped.
     pub async fn execute(&self, call: Call, trace: Trace) -> Result<Answer, Failure> {
-        let Shared { admission, upstreams, metrics, .. } = &*self.0;
-        let account = Account::open(&call, trace.clone(), Arc::clone(metrics));
-        let place = admission.place(self.demand(&call));
+        let Shared { admission, upstreams, metrics, habits, .. } = &*self.0;
+        let asked = Asked::of(&call);
+        let place = admission.place(self.demand(&call, habits.tokens(&asked)));
+        let account = Account::open(&call, trace.clone(), Arc::clone(metrics), (asked, Arc::clone(habits)));
         trace.watch(place.outlook());
         match upstreams.exchange(call, place, trace).await {
             Ok(answer) => {
-                let account = account.answered(answer.head.status);
+                let account = account.answered(&answer.head);
                 Ok(answer.observed_by(account))
             }
             Err(failure) => {
@@ -115,19 +130,19 @@ impl Pipeline {
         account::turned_away(request, &self.0.metrics);
     }
 
-    /// What waits and what is used.
+    /// How many calls wait.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        self.0.admission.snapshot()
+    pub fn waiting(&self) -> u32 {
+        self.0.admission.waiting()
     }
 
-    fn demand(&self, call: &Call) -> Demand {
+    fn demand(&self, call: &Call, tokens: u64) -> Demand {
         let (path, _) = call.target.split_once('?').unwrap_or((&call.target, ""));
         Demand {
             id: call.id,
             client: call.client.clone(),
             key: call.key,
-            tokens: 0,
+            tokens,
             priority: call.priority,
             model: call.model.clone(),
             bytes: call.body.bytes_held(),

@@ -32,7 +32,18 @@ pub(super) enum Refused {
     /// The client does not speak TLS, and the port speaks nothing else.
     NeedsTls,
     /// The pipeline has no answer.
-    Failure(Failure),
+    Failure(Failure, Asker),
+}
+
+/// Whose call failed: what to do about it depends on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asker {
+    /// It asked for a stream.
+    pub(super) stream: bool,
+    /// What its deadline was found by.
+    pub(super) deadline_from: &'static str,
+    /// How many calls waited when it was turned away.
+    pub(super) waiting: u32,
 }
 
 impl Refused {

@@ -18,7 +18,7 @@ use super::cause::{After, Refused};
 use super::downstream::Downstream;
 use super::inlet::{Inlet, Transport, Verdict};
 use super::{Bounds, Shared, reply};
-use crate::ids::CallId;
+use crate::ids::{CallId, ClientId};
 use crate::time::{self, Duration, Instant};
 
 /// Requests at a time on one HTTP/2 connection: many, since waiting is what they come for. The queue has bounds of its own.
@@ -99,7 +99,7 @@ impl Connection {
             Ok(Ok(true)) => {}
             Ok(unread) => {
                 if let Some(refused) = why_unread(&verdict, unread.err().as_deref()) {
-                    self.shared.turned_away(CallId::random(), time::now(), &refused);
+                    self.shared.turned_away(CallId::random(), ClientId::Everybody, time::now(), &refused);
                     let told = timeout(bounds.write_timeout, reply::refuse_connection(&mut session, &refused)).await;
                     if told.is_ok() {
                         linger::<T>(session).await;

@@ -109,6 +109,10 @@ impl<'a> Downstream<'a> {
         self.session.req_header().version == Version::HTTP_10
     }
 
+    pub(super) fn is_http2(&self) -> bool {
+        self.session.is_http2()
+    }
+
     fn is_http_1_1(&self) -> bool {
         self.session.req_header().version == Version::HTTP_11
     }

@@ -18,8 +18,9 @@ use super::cause::Refused;
 use super::connection::Connection;
 use super::inlet::Inlet;
 use super::{Proxy, Shared, reply};
+use crate::ids::{CallId, ClientId};
 use crate::metrics::Present;
-use crate::time::Duration;
+use crate::time::{self, Duration};
 
 const BACKLOG: i32 = 4_096;
 /// How long a newcomer waits for an idle connection to make room for it.
@@ -146,21 +147,23 @@ impl Shared {
         pin!(self.wanted.notified()).as_mut().enable();
     }
 
-    fn turn_away(&self, stream: TcpStream) {
-        if self.turned_away.available_permits() == 0 {
+    fn turn_away(self: &Arc<Self>, stream: TcpStream) {
+        if self.few.available_permits() == 0 {
             return;
         }
-        let told = Arc::clone(&self.turned_away);
+        let shared = Arc::clone(self);
         self.connections.spawn(async move {
-            let Ok(_one_of_few) = told.try_acquire() else { return };
-            tell(stream, &Refused::TooManyConnections).await;
+            let Ok(_one_of_few) = shared.few.try_acquire() else { return };
+            let why = Refused::TooManyConnections;
+            shared.turned_away(CallId::random(), ClientId::Everybody, time::now(), &why);
+            tell(stream, &why).await;
         });
     }
 }
 
 /// How many are told at a time that there is no room.
-pub(super) fn few() -> Arc<tokio::sync::Semaphore> {
-    Arc::new(tokio::sync::Semaphore::new(TOLD_MAX))
+pub(super) fn few() -> tokio::sync::Semaphore {
+    tokio::sync::Semaphore::new(TOLD_MAX)
 }
 
 /// Says why a connection is not served, and closes it.

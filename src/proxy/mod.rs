@@ -1,7 +1,8 @@
 //! The client's side of the wire.
 //!
 //! Reads requests from pingora's server session, hands each in as a call, and relays its answer. Here, and nowhere else,
-//! causes become statuses (`reply`). A client that leaves only drops its answer; everything else follows from that.
+//! causes become statuses (`reply`); a client that streams is kept company while it waits (`keepalive`). A client that
+//! leaves only drops its answer; everything else follows from that.
 //!
 //! Invariants: bytes go through unchanged; whatever ended abnormally upstream never looks complete downstream; whatever
 //! could be understood in two ways is refused.
@@ -11,8 +12,10 @@ mod cause;
 mod connection;
 mod descriptors;
 mod downstream;
+mod fields;
 mod frames;
 mod inlet;
+mod keepalive;
 mod listen;
 mod relay;
 mod reply;
@@ -51,10 +54,14 @@ pub struct Bounds {
     pub write_timeout: Duration,
     /// How long a connection may idle between requests.
     pub idle_timeout: Duration,
+    /// How long a streaming client waits in silence; `None`: until its answer begins.
+    pub keepalive_after: Option<Duration>,
 }
 
-impl From<&settings::Server> for Bounds {
-    fn from(server: &settings::Server) -> Self {
+impl Bounds {
+    /// The bounds of the settings.
+    #[must_use]
+    pub fn new(server: &settings::Server, keepalive_after: Option<Duration>) -> Self {
         Self {
             body_max: server.body_max,
             connections_max: connections_max(server.connections_max),
@@ -62,6 +69,7 @@ impl From<&settings::Server> for Bounds {
             body_timeout: server.body_timeout,
             write_timeout: server.write_timeout,
             idle_timeout: server.idle_timeout,
+            keepalive_after,
         }
     }
 }
@@ -98,7 +106,7 @@ struct Shared {
     /// Tells that a connection was closed.
     left: Notify,
     /// Bounds how many are told at a time that there is no room.
-    turned_away: Arc<Semaphore>,
+    few: Semaphore,
     /// The time to drain is over: open tunnels are closed.
     cut: CancellationToken,
 }
@@ -116,7 +124,7 @@ impl Proxy {
             connections: Tasks::default(),
             wanted: Notify::new(),
             left: Notify::new(),
-            turned_away: listen::few(),
+            few: listen::few(),
             cut: CancellationToken::new(),
         }))
     }

@@ -1,22 +1,29 @@
 //! Passing an answer on.
 
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, StatusCode};
 
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
-use super::cause::{After, Gone};
+use super::cause::{After, Gone, Refused};
 use super::downstream::Downstream;
-use super::reply;
 use super::tunnel::Tunnel;
+use super::{fields, reply};
 use crate::answer::{Answer, Cut, Ending, Head, Upgraded};
 use crate::ids::CallId;
+use crate::metrics::Outcome;
 use crate::openai;
-use crate::time::Duration;
+use crate::time::{self, Duration};
 
 /// How long the end of an exchange may come after the last byte of its answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// What is logged of an answer that is none.
+const NO_STREAM: &str = "the upstream sent no stream, as was asked for and had begun";
+const BOM: &[u8] = b"\xEF\xBB\xBF";
+/// An error that has to be told in a stream is read up to this size and for so long.
+const ERROR_MAX: usize = 256 * 1024;
+const ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// Relays an answer until it has ended or its client has left, which cancels it.
 pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {
@@ -25,7 +32,7 @@ pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &
     }
     let is_event_stream = answer.head.is_event_stream();
     frame(downstream, method, &mut answer, is_event_stream);
-    reply::add_our_fields(&mut answer.head.headers, id, &answer.trace.facts());
+    fields::add(&mut answer.head.headers, id, &answer.trace.facts());
     let owed = owed(method, &answer.head);
     match pass_on(downstream, &mut answer, is_event_stream, owed).await {
         Ok(after) => after,
@@ -38,21 +45,85 @@ async fn switch(downstream: &mut Downstream<'_>, id: CallId, mut answer: Answer,
     let headers = &mut answer.head.headers;
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    reply::add_our_fields(headers, id, &answer.trace.facts());
+    fields::add(headers, id, &answer.trace.facts());
     match downstream.write_head(answer.head.clone()).await {
         Ok(()) => After::Tunnel(Tunnel::new(answer, upstream)),
         Err(Gone) => After::Close,
     }
 }
 
+/// Relays an answer to a client that has the head of a stream already.
+pub(super) async fn relay_in_stream(downstream: &mut Downstream<'_>, mut answer: Answer) -> After {
+    let relayed = async {
+        if answer.head.is_event_stream() {
+            answer.head.headers.remove(CONTENT_LENGTH); // of less than the client gets
+            return pass_body_on(downstream, &mut answer, true, None).await;
+        }
+        let status = answer.head.status;
+        let is_error = status.is_client_error() || status.is_server_error();
+        if !is_error {
+            answer.trace.note(|facts| facts.verdict = Some((Outcome::Broken, NO_STREAM.to_owned())));
+        }
+        let body = error_body(downstream, &mut answer).await?;
+        let event = if is_error || body.as_deref().is_some_and(openai::is_error) {
+            openai::provider_error_event(status.as_u16(), body.as_deref())
+        } else {
+            let (status, error) = reply::no_stream(&answer.head);
+            openai::sse_error_event(&error, status.as_u16())
+        };
+        // All that there is to tell of it is told, whether there was more of it or not.
+        answer.ended(Ending::Complete);
+        end_with(downstream, event).await
+    };
+    relayed.await.unwrap_or(After::Close)
+}
+
+/// Tells a client that has the head of a stream already why nothing follows.
+pub(super) async fn refuse_in_stream(downstream: &mut Downstream<'_>, refused: &Refused) -> After {
+    let (status, body) = reply::in_stream(refused);
+    end_with(downstream, openai::sse_error_event(&body, status.as_u16())).await.unwrap_or(After::Close)
+}
+
+async fn end_with(downstream: &mut Downstream<'_>, event: Bytes) -> Result<After, Gone> {
+    downstream.write_last(event).await?;
+    downstream.finish().await?;
+    Ok(if downstream.is_body_read() { After::Keep } else { After::Linger })
+}
+
+/// The body of an answer that is no stream, if it comes soon and is as short as errors are, and can be read.
+async fn error_body(downstream: &mut Downstream<'_>, answer: &mut Answer) -> Result<Option<Bytes>, Gone> {
+    let (until, mut body) = (time::now() + ERROR_TIME, BytesMut::new());
+    while body.len() <= ERROR_MAX {
+        match timeout_at(until, next(downstream, answer)).await {
+            Ok(next) => match next? {
+                Some(bytes) => body.extend_from_slice(&bytes),
+                None => break,
+            },
+            Err(_elapsed) => break,
+        }
+    }
+    Ok((!answer.head.headers.contains_key(CONTENT_ENCODING)).then(|| body.freeze()))
+}
+
 async fn pass_on(
+    downstream: &mut Downstream<'_>,
+    answer: &mut Answer,
+    is_event_stream: bool,
+    owed: Option<u64>,
+) -> Result<After, Gone> {
+    downstream.write_head(answer.head.clone()).await?;
+    pass_body_on(downstream, answer, is_event_stream, owed).await
+}
+
+async fn pass_body_on(
     downstream: &mut Downstream<'_>,
     answer: &mut Answer,
     is_event_stream: bool,
     mut owed: Option<u64>,
 ) -> Result<After, Gone> {
+    // A byte order mark is one at the beginning only; behind our comments it would spoil the first event.
+    let mut may_have_mark = answer.trace.is_told();
     let is_kept_back = answer.length().is_none() && answer.head.headers.contains_key(CONTENT_LENGTH);
-    downstream.write_head(answer.head.clone()).await?;
     loop {
         if is_kept_back {
             downstream.flush().await?;
@@ -67,7 +138,10 @@ async fn pass_on(
             Some(next) => next,
             None => next(downstream, answer).await?,
         };
-        let Some(bytes) = next else { break };
+        let Some(mut bytes) = next else { break };
+        if std::mem::take(&mut may_have_mark) && bytes.starts_with(BOM) {
+            bytes.advance(BOM.len());
+        }
         owed = owed.map(|owed| owed.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX)));
         if is_last { downstream.write_last(bytes).await? } else { downstream.write_part(bytes).await? }
     }

@@ -1,11 +1,12 @@
 //! The only place where causes become statuses, one line each with its reason.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use pingora_core::protocols::http::ServerSession;
 
-use super::cause::{After, Gone, Refused};
+use super::cause::{After, Asker, Gone, Refused};
 use super::downstream::Downstream;
+use super::fields::{self, RETRY_AFTER_MAX};
 use super::strict::Kind;
 use crate::admission::{Full, Refusal};
 use crate::answer::{Cut, Facts, Head};
@@ -15,11 +16,14 @@ use crate::metrics::Outcome;
 use crate::openai::ErrorBody;
 use crate::pipeline::Stranger;
 use crate::time::Duration;
-use crate::units::{format_duration, format_size};
+use crate::units::{format_size, say_duration};
 use crate::upstream::Failure;
 
-/// SDKs obey a `Retry-After` of up to a minute; so never more.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// When to come back where nobody can tell.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The setting that bounds the wait of who names no deadline.
+const WAIT_MAX: &str = "admission.wait_max";
 
 /// An answer of ours.
 struct Reply {
@@ -34,7 +38,7 @@ impl Reply {
     }
 
     fn retry_after(mut self, retry_after: Duration) -> Self {
-        self.retry_after = Some(retry_after.min(RETRY_AFTER_MAX));
+        self.retry_after = Some(retry_after);
         self
     }
 }
@@ -67,48 +71,49 @@ fn reply(refused: &Refused) -> Reply {
                 "what is held for calls would be more than {} (server.memory_max); send less at a time, or raise it",
                 format_size(*max)
             );
-            Reply::new(StatusCode::TOO_MANY_REQUESTS, "requests", "queue_full", message)
-                .retry_after(Duration::from_secs(5))
+            Reply::new(StatusCode::TOO_MANY_REQUESTS, "requests", "queue_full", message).retry_after(SOON)
         }
         Refused::BodyTimeout => Reply::new(
             StatusCode::REQUEST_TIMEOUT,
             "invalid_request_error",
             "bad_request",
             "the request body made no progress for server.body_timeout".to_owned(),
-        ),
+        )
+        .retry_after(Duration::ZERO),
         Refused::TooManyConnections => Reply::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "server_error",
             "queue_full",
             "server.connections_max connections are open; use fewer, or raise it".to_owned(),
         )
-        .retry_after(Duration::from_secs(5)),
+        .retry_after(SOON),
         Refused::NeedsTls => bad_request("this port speaks TLS: use https in the base URL (server.tls)".to_owned()),
-        Refused::Failure(failure) => reply_to_failure(failure),
+        Refused::Failure(failure, asker) => reply_to_failure(failure, asker),
     }
 }
 
-fn reply_to_failure(failure: &Failure) -> Reply {
+fn reply_to_failure(failure: &Failure, asker: &Asker) -> Reply {
     let upstream = |status, code, message| Reply::new(status, "server_error", code, message);
     match failure {
-        Failure::Refused(refusal) => reply_to_refusal(refusal),
+        Failure::Refused(refusal) => reply_to_refusal(refusal, asker),
         Failure::Disconnected { attempts, detail } => upstream(
             StatusCode::BAD_GATEWAY,
             "upstream_disconnected",
             format!("the upstream broke the connection, {attempts} attempts: {detail}"),
         )
-        .retry_after(Duration::from_secs(5)),
+        .retry_after(SOON),
         Failure::TimedOut { attempts } => upstream(
             StatusCode::GATEWAY_TIMEOUT,
             "upstream_timeout",
             format!("the upstream did not begin to answer within upstreams.first_byte_timeout, {attempts} attempts"),
-        ),
+        )
+        .retry_after(SOON),
         Failure::Unavailable { attempts, detail } => upstream(
             StatusCode::SERVICE_UNAVAILABLE,
             "upstream_unavailable",
             format!("the upstream could not be reached, {attempts} attempts: {detail}"),
         )
-        .retry_after(Duration::from_secs(5)),
+        .retry_after(SOON),
         Failure::ClientLeft => {
             Reply::new(StatusCode::BAD_REQUEST, "invalid_request_error", "bad_request", "the body broke off".to_owned())
         }
@@ -121,33 +126,59 @@ fn reply_to_failure(failure: &Failure) -> Reply {
     }
 }
 
-fn reply_to_refusal(refusal: &Refusal) -> Reply {
+fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {
     let too_many = |code, message| Reply::new(StatusCode::TOO_MANY_REQUESTS, "requests", code, message);
     match refusal {
         Refusal::QueueFull { full, retry_after } => {
-            let message = match full {
-                Full::Calls(max) => format!("{max} calls wait already (admission.queue_max)"),
+            let full = match full {
+                Full::Calls(max) => format!("{} already (admission.queue_max)", calls_wait(*max)),
                 Full::Bytes(max) => {
                     format!("the calls that wait hold {} already (admission.queue_bytes_max)", format_size(*max))
                 }
                 Full::Keys(max) => format!("{max} keys of clients are in use already, and each has an allowance"),
             };
+            let message = format!("{full}; send less at a time, or come back in about {}", say_duration(*retry_after));
             too_many("queue_full", message).retry_after(*retry_after)
         }
         Refusal::DeadlineUnreachable { turn, left } => {
-            let message = format!("its turn is expected in {turn:?}, but it can wait for {left:?} only");
-            too_many("deadline_unreachable", message).retry_after(turn.unwrap_or(RETRY_AFTER_MAX))
+            let expected = match turn {
+                Some(turn) => format!("its turn is expected in about {}", say_duration(*turn)),
+                None => "nobody can tell when its turn comes".to_owned(),
+            };
+            let message = format!(
+                "{}{expected}, but it can wait for {} only ({}); {}",
+                contention(asker),
+                say_duration(*left),
+                bound(asker),
+                advice(asker)
+            );
+            // With the same patience it would be in time once so much of the queue has gone.
+            let cured_in = turn.map_or(RETRY_AFTER_MAX, |turn| turn.saturating_sub(*left));
+            too_many("deadline_unreachable", message).retry_after(cured_in)
         }
         Refusal::LimitExceeded { dimension, limit, retry_after } => {
-            let message = format!("over this client's own {} ({limit})", dimension.as_str());
-            too_many("rate_limit_exceeded", message).retry_after(retry_after.unwrap_or(Duration::from_secs(1)))
-        }
-        Refusal::QueueTimeout { waited, .. } => {
+            let room = match retry_after {
+                Some(after) => format!("there is room in about {}", say_duration(*after)),
+                None => "there is room when one of its calls has ended".to_owned(),
+            };
             let message = format!(
-                "waited {} for its turn; allow more time (x-tidegate-deadline-ms, admission.wait_max) or send less",
-                format_duration(Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)))
+                "over this client's own limit, clients.limits.{} = {limit}; {room}; send less, or set on_limit = \"wait\"",
+                dimension.as_str()
             );
-            too_many("queue_timeout", message).retry_after(Duration::from_secs(5))
+            too_many("rate_limit_exceeded", message).retry_after(retry_after.unwrap_or_default())
+        }
+        Refusal::QueueTimeout { waited, turn } => {
+            let missing = turn.map_or_else(String::new, |turn| {
+                format!(", which would have come in about {} more", say_duration(turn))
+            });
+            let message = format!(
+                "waited {} for its turn{missing}: as long as it could ({}); {}{}",
+                say_duration(*waited),
+                bound(asker),
+                contention(asker),
+                advice(asker)
+            );
+            too_many("queue_timeout", message).retry_after(turn.unwrap_or(SOON))
         }
         Refusal::NoUpstream { model } => {
             let message = match model {
@@ -164,6 +195,54 @@ fn reply_to_refusal(refusal: &Refusal) -> Reply {
         )
         .retry_after(Duration::from_secs(1)),
     }
+}
+
+/// Who else wants what there is too little of.
+fn contention(asker: &Asker) -> String {
+    match usize::try_from(asker.waiting) {
+        Ok(0) | Err(_) => String::new(),
+        Ok(calls) => format!("{} already; ", calls_wait(calls)),
+    }
+}
+
+fn calls_wait(calls: usize) -> String {
+    if calls == 1 { "1 call waits".to_owned() } else { format!("{calls} calls wait") }
+}
+
+/// What bounds a wait, as its client knows it.
+fn bound(asker: &Asker) -> String {
+    match asker.deadline_from {
+        from if from.starts_with("x-stainless") => format!("{from}, less what an answer takes"),
+        from => from.to_owned(),
+    }
+}
+
+/// What helps a call whose turn comes too late. A stream is kept alive, so no time-out binds it.
+fn advice(asker: &Asker) -> String {
+    match asker.deadline_from {
+        WAIT_MAX => format!("send less, or raise {WAIT_MAX}"),
+        _ if asker.stream => "allow more time, or send less".to_owned(),
+        _ => "stream, allow more time, or send less".to_owned(),
+    }
+}
+
+/// What a client is told in a stream that has begun.
+pub(super) fn in_stream(refused: &Refused) -> (StatusCode, ErrorBody) {
+    let reply = reply(refused);
+    (reply.status, reply.body)
+}
+
+/// What a client is told that was promised a stream, where the provider sends something else.
+pub(super) fn no_stream(head: &Head) -> (StatusCode, ErrorBody) {
+    let field = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let kind = field(CONTENT_TYPE).unwrap_or("no content type");
+    let encoded = field(CONTENT_ENCODING).map_or_else(String::new, |coding| format!(", encoded as {coding}"));
+    let message = format!(
+        "the upstream answered with status {} and {kind}{encoded}, not with the plain stream that was asked for; ask again: the next \
+         answer is waited for in silence, and passed on as it is",
+        head.status.as_u16()
+    );
+    (StatusCode::BAD_GATEWAY, ErrorBody::new(message, "server_error", "upstream_no_stream"))
 }
 
 /// What the client of a broken stream is told.
@@ -184,7 +263,7 @@ pub(super) fn reason(refused: &Refused) -> (Outcome, StatusCode, String) {
 fn outcome(refused: &Refused) -> Outcome {
     match refused {
         Refused::TooLarge { .. } => Outcome::RequestTooLarge,
-        Refused::Stranger(Stranger::NoKey | Stranger::WrongKey) => Outcome::InvalidApiKey,
+        Refused::Stranger(Stranger::NoKey | Stranger::WrongKey | Stranger::ManyKeys) => Outcome::InvalidApiKey,
         Refused::TooManyConnections | Refused::MemoryFull(_) => Outcome::QueueFull,
         Refused::BadRequest(_)
         | Refused::Unsound(_)
@@ -192,7 +271,7 @@ fn outcome(refused: &Refused) -> Outcome {
         | Refused::Stranger(Stranger::Misnamed(_))
         | Refused::NeedsTls
         | Refused::BodyTimeout
-        | Refused::Failure(_) => Outcome::BadRequest,
+        | Refused::Failure(..) => Outcome::BadRequest,
     }
 }
 
@@ -200,8 +279,8 @@ fn outcome(refused: &Refused) -> Outcome {
 pub(super) async fn refuse(downstream: &mut Downstream<'_>, id: CallId, refused: &Refused, facts: &Facts) -> After {
     let reply = reply(refused);
     let body = reply.body.to_json();
-    let mut headers = headers_of(&reply, body.len());
-    add_our_fields(&mut headers, id, facts);
+    let mut headers = fields::of_error(reply.status, body.len(), reply.retry_after);
+    fields::add(&mut headers, id, facts);
     let keep = downstream.is_body_read();
     let written = async {
         downstream.write_head(Head { status: reply.status, headers }).await?;
@@ -223,7 +302,7 @@ pub(super) async fn refuse_connection(session: &mut ServerSession, refused: &Ref
     let reply = reply(refused);
     let body = reply.body.to_json();
     let Ok(mut head) = pingora_http::ResponseHeader::build_no_case(reply.status, None) else { return };
-    for (name, value) in &headers_of(&reply, body.len()) {
+    for (name, value) in &fields::of_error(reply.status, body.len(), reply.retry_after) {
         if head.append_header(name, value).is_err() {
             return;
         }
@@ -240,7 +319,7 @@ pub(super) fn on_the_wire(refused: &Refused) -> Vec<u8> {
     let reply = reply(refused);
     let body = reply.body.to_json();
     let mut wire = format!("HTTP/1.1 {}\r\nconnection: close\r\n", reply.status).into_bytes();
-    for (name, value) in &headers_of(&reply, body.len()) {
+    for (name, value) in &fields::of_error(reply.status, body.len(), reply.retry_after) {
         wire.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
     wire.extend(b"\r\n");
@@ -248,35 +327,5 @@ pub(super) fn on_the_wire(refused: &Refused) -> Vec<u8> {
     wire
 }
 
-fn headers_of(reply: &Reply, length: usize) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_LENGTH, length.into());
-    if reply.status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")); // RFC 9110, section 15.5.2
-    }
-    if let Some(after) = reply.retry_after {
-        headers.insert(RETRY_AFTER, after.as_secs().max(1).into());
-        headers.insert(HeaderName::from_static("retry-after-ms"), millis(after));
-    }
-    headers
-}
-
-/// Names the call and what happened to it.
-pub(super) fn add_our_fields(headers: &mut HeaderMap, id: CallId, facts: &Facts) {
-    let mut add = |name, value: Result<HeaderValue, _>| {
-        if let Ok(value) = value {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    add("x-tidegate-request-id", HeaderValue::try_from(id.to_string()));
-    if let Some(upstream) = &facts.upstream {
-        add("x-tidegate-upstream", HeaderValue::try_from(&**upstream));
-        add("x-tidegate-attempts", Ok(facts.attempts.into()));
-        add("x-tidegate-queue-ms", Ok(millis(facts.waited)));
-    }
-}
-
-fn millis(duration: Duration) -> HeaderValue {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).into()
-}
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! One try: connect, write, wait for the head.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 
 use super::connect::{Connector, Wanted};
 use super::conversation::{Conversation, Loss, RequestHead};
@@ -59,7 +61,11 @@ pub(super) async fn attempt(
     };
     conversation.set_write_timeout(how.write_timeout);
     permit.writing();
-    let head = request_head(call, target, &permit);
+    let mut head = request_head(call, target, &permit);
+    if how.trace.is_told() && head.headers.contains_key(ACCEPT_ENCODING) {
+        // The head that its client was given does not say that anything is encoded.
+        head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     let body = match &mut call.body {
         CallBody::Whole(bytes) => Outgoing::Whole(Bytes::clone(bytes)),
         CallBody::Stream(body) => Outgoing::Stream(body),

@@ -12,6 +12,7 @@ use super::backoff;
 use super::connect::Wanted;
 use super::conversation::Loss;
 use super::hold::{Handling, Landed, Short, hold_back, pass_on, read_short};
+use super::signal;
 use super::target::Target;
 use super::upgraded::switch;
 use super::verdict::{Happened, Rules, Verdict, judge};
@@ -21,7 +22,7 @@ use crate::answer::{Answer, Chunk, Cut, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
 use crate::openai;
-use crate::time::{self, Duration, Instant};
+use crate::time::{self, Duration};
 
 /// Chunks on their way to a subscriber; a slow one holds the provider back.
 const CHUNKS: usize = 8;
@@ -134,12 +135,16 @@ impl Flight {
     async fn land(&mut self) -> Result<Landed, Failure> {
         let mut missed = None;
         loop {
+            let came = time::now();
             let permit = match self.place.permit().await {
                 Ok(permit) => permit,
-                Err(refusal) => return self.give_up(missed, Some(refusal)),
+                Err(refusal) => {
+                    self.trace.note(|facts| facts.waited += came.elapsed());
+                    return self.give_up(missed, Some(refusal));
+                }
             };
             // A reload may have taken the upstream away just now; then the permit serves somebody else.
-            let Some(target) = self.shared.target(permit.lane()) else {
+            let Some(target) = self.shared.target(permit.lane(), self.call.key) else {
                 tokio::task::yield_now().await;
                 continue;
             };
@@ -252,6 +257,7 @@ impl Flight {
         self.note_first_byte(target);
         let status = answered.head.status;
         if status == StatusCode::SWITCHING_PROTOCOLS {
+            signal::listen(&answered.head, &answered.permit);
             return match switch(answered, &self.trace).await {
                 Ok(landed) => Tried::Landed(landed),
                 Err(loss) => self.missed(target, Happened::Cut, loss, false),
@@ -262,6 +268,7 @@ impl Flight {
         if suspect(&settings.refusal_statuses) || suspect(&settings.retry_statuses) || status == StatusCode::CONFLICT {
             return self.judge_error(target, answered).await;
         }
+        signal::listen(&answered.head, &answered.permit);
         self.deliver(target, answered).await
     }
 
@@ -290,7 +297,7 @@ impl Flight {
     async fn judge_error(&mut self, target: &Target, mut answered: Answered) -> Tried {
         let short = read_short(&mut answered.conversation, ERROR_MAX, ERROR_TIME).await;
         let head = &answered.head;
-        let body = if let Ok(Short::Whole(body)) = &short { &body[..] } else { b"" };
+        let body = if let Ok(Short::Whole(body) | Short::Beginning(body)) = &short { &body[..] } else { b"" };
         let happened = Happened::Status {
             status: head.status,
             should_retry: should_retry(head),
@@ -298,7 +305,10 @@ impl Flight {
         };
         let verdict = self.judge(target, happened);
         let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
-        let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &answered.permit, retry_after);
+        let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &answered, body);
+        if verdict != Verdict::Refused {
+            signal::listen(head, &answered.permit);
+        }
         let is_final = verdict == Verdict::Deliver || !self.is_repeatable(target);
         let loss = Loss::new(format!("status {}", head.status.as_u16()));
         let missed = Miss { happened, verdict, loss, retry_after, stale: false, waits_in_line };
@@ -323,18 +333,16 @@ impl Flight {
         Tried::Missed(missed)
     }
 
-    /// Nobody goes until the provider wants us again. Says whether the next permit of this call waits for that, too.
-    fn close_gate(&self, target: &Target, permit: &Permit, retry_after: Option<Duration>) -> bool {
+    /// Nobody goes until the provider wants us again. Says whether the next permit of this call waits for that, too: then
+    /// the call is in line again, however long that takes, and admission says when its turn cannot come in time.
+    fn close_gate(&self, target: &Target, answered: &Answered, body: &[u8]) -> bool {
+        let permit = &answered.permit;
         if permit.is_within_limits() {
             target.metrics.refused_within_limits();
         }
-        let reopens = self.reopens(retry_after);
-        permit.close_lane(reopens) && reopens > time::now()
-    }
-
-    /// Until when a lane that refuses is closed: as long as it says, else as long as we would back off.
-    fn reopens(&self, retry_after: Option<Duration>) -> Instant {
-        time::now() + retry_after.unwrap_or_else(|| backoff::ceiling(&self.shared.retry(), self.attempts))
+        let backoff = backoff::ceiling(&self.shared.retry(), self.attempts);
+        let reopens = permit.refused(&signal::of_refusal(&answered.head, body, backoff));
+        reopens.is_some_and(|reopens| reopens > time::now())
     }
 
     fn note_first_byte(&self, target: &Target) {
@@ -371,10 +379,12 @@ impl Flight {
 
     fn note_attempt(&self, permit: &Permit) {
         let (upstream, waited) = (Arc::clone(&permit.lane().upstream), permit.waited());
+        let (requests, tokens) = permit.standing();
         self.trace.note(|facts| {
             facts.upstream = Some(upstream);
             facts.attempts += 1;
             facts.waited += waited;
+            (facts.requests, facts.tokens) = (requests, tokens);
         });
     }
 }

@@ -136,7 +136,7 @@ async fn hold_whole(head: Head, mut rest: Rest, handling: Handling, mut share: H
         return Err((Cut::Unfinished, Loss::new("EOF in the middle of a JSON document")));
     }
     if handling.route.is_generation() && head.status == StatusCode::OK {
-        rest.note_usage(Usage::of_body(&body));
+        rest.note_usage(Usage::of_body(&body), true);
     }
     rest.end().await;
     Ok(Landed::Whole(head, share.keep(body)))
@@ -155,6 +155,7 @@ async fn hold_first_event(head: Head, mut rest: Rest, handling: Handling) -> Res
                 if !rest.is_finished() {
                     return Err((Cut::Unfinished, Loss::new("the stream ended before its first event")));
                 }
+                rest.note_usage_of_events(true);
                 rest.end().await;
                 return Ok(Landed::Whole(head, held.concat().into()));
             }
@@ -180,6 +181,9 @@ pub(super) struct Rest {
     first_byte_timeout: Duration,
     idle_timeout: Duration,
     has_begun: bool,
+    /// What the answer was said to have used.
+    usage: Option<Usage>,
+    route: Route,
     trace: Trace,
     metrics: UpstreamMetrics,
 }
@@ -218,9 +222,9 @@ impl Rest {
         target: &Target,
         trace: &Trace,
     ) -> Self {
-        let Handling { first_byte_timeout, idle_timeout, .. } = handling;
-        let (trace, metrics, has_begun) = (trace.clone(), target.metrics.clone(), false);
-        Self { conversation, permit, events, first_byte_timeout, idle_timeout, has_begun, trace, metrics }
+        let Handling { route, first_byte_timeout, idle_timeout, .. } = handling;
+        let (trace, metrics, has_begun, usage) = (trace.clone(), target.metrics.clone(), false, None);
+        Self { conversation, permit, events, first_byte_timeout, idle_timeout, has_begun, usage, route, trace, metrics }
     }
 
     /// Passes the rest on, event by event, and says how it ended. When the subscriber has gone it just stops.
@@ -251,9 +255,7 @@ impl Rest {
             }
         };
         let ending = cut.map_or(Ending::Complete, Ending::Truncated);
-        if let Some(events) = &self.events {
-            self.note_usage(events.terminal.usage());
-        }
+        self.note_usage_of_events(cut.is_none());
         if cut.is_none() && self.conversation.is_read() {
             self.end().await;
         } else {
@@ -283,7 +285,12 @@ impl Rest {
         let Some(Events { framer, terminal, .. }) = &mut self.events else {
             return vec![Frame::Part { bytes, last: false }];
         };
-        framer.push(bytes).inspect(|frame| terminal.observe(frame)).collect()
+        let frames = framer.push(bytes).inspect(|frame| terminal.observe(frame)).collect();
+        // At once: many clients leave with the last event, and what the provider does then is not seen any more.
+        if self.said_that_it_is_over() {
+            self.note_usage_of_events(true);
+        }
+        frames
     }
 
     fn pieces(&mut self, bytes: Bytes) -> Vec<Bytes> {
@@ -310,10 +317,23 @@ impl Rest {
         self.events.as_ref().is_some_and(Events::said_that_it_is_over)
     }
 
-    fn note_usage(&self, usage: Option<Usage>) {
-        self.trace.note(|facts| facts.usage = usage);
-        if let Some(usage) = usage {
+    fn note_usage_of_events(&mut self, is_over: bool) {
+        let usage = self.events.as_ref().and_then(|events| events.terminal.usage());
+        self.note_usage(usage, is_over);
+    }
+
+    /// `is_over`: these are the last figures; in a stream that broke off they are not, and settle nothing.
+    fn note_usage(&mut self, usage: Option<Usage>, is_over: bool) {
+        let Some(usage) = usage.filter(|usage| self.usage != Some(*usage)) else { return };
+        self.trace.note(|facts| facts.usage = Some(usage));
+        if self.usage.replace(usage).is_none() {
             self.metrics.tokens(usage);
+        }
+        // One figure alone is not all that was used, unless the answer has no tokens.
+        let has_answer = usage.completion_tokens.is_some() || self.route == Route::Embeddings;
+        let is_known = usage.prompt_tokens.is_some() && has_answer;
+        if let Some(total) = usage.total().filter(|_| is_known && is_over) {
+            self.permit.used(total);
         }
     }
 

@@ -12,11 +12,13 @@ mod backoff;
 mod connect;
 mod conversation;
 mod exchange;
+mod gauges;
 mod hold;
 mod idle;
 mod outlet;
 mod send;
 pub mod settings;
+mod signal;
 mod strict;
 mod target;
 mod upgraded;
@@ -34,8 +36,7 @@ use self::target::Target;
 use crate::admission::{Place, Refusal, Way};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
-use crate::ids::LaneId;
-use crate::limits::Usage;
+use crate::ids::{KeyId, LaneId};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::time::{Duration, Tasks};
@@ -150,20 +151,6 @@ impl Upstreams {
         Ok(())
     }
 
-    /// Shows how much of a lane is used in its gauges.
-    pub fn show_usage(&self, lane: &LaneId, usage: &Usage) {
-        let Some(target) = self.0.target(lane) else { return };
-        target.metrics.set_gate_closed(usage.closed_until.is_some());
-        target.metrics.set_window_margin(target.settings.limits.window_margin);
-        let Some(key) = target.key_metrics(lane.key) else { return };
-        if let Some((used, limit)) = usage.window {
-            key.set_allowance(limit.into(), used.into(), limit.saturating_sub(used).into());
-        }
-        if let Some(cap) = usage.slots_cap {
-            key.set_slots(cap.into(), usage.slots_in_use.into());
-        }
-    }
-
     /// Closes idle connections in time. Runs for ever, once for the process; dropping the future leaves them open.
     pub async fn sweep_idle(&self) {
         self.0.connector.sweep().await;
@@ -199,10 +186,11 @@ impl Upstreams {
 }
 
 impl Shared {
-    fn target(&self, lane: &LaneId) -> Option<Arc<Target>> {
+    /// Where a call goes on a lane; its own key is `theirs`.
+    fn target(&self, lane: &LaneId, theirs: KeyId) -> Option<Arc<Target>> {
         let present = self.present.load();
         let named = present.targets.iter().find(|target| target.name == lane.upstream);
-        named.filter(|target| target.has_key(lane.key)).map(Arc::clone)
+        named.filter(|target| target.has_key(lane.key, theirs)).map(Arc::clone)
     }
 
     fn retry(&self) -> Arc<Retry> {

@@ -94,6 +94,7 @@ impl Target {
             serves: Arc::new(move |model| serves.model(model)),
             keys: self.key_ids(),
             quota: Quota::from(limits),
+            orphan_hold: limits.orphan_hold,
             scope: limits.scope,
             passes_keys: self.keys.is_empty(),
         }
@@ -124,9 +125,14 @@ impl Target {
         self.keys.is_empty()
     }
 
-    /// Whether a key is one of its own. After a reload it may not be any more.
-    pub(super) fn has_key(&self, key: KeyId) -> bool {
-        self.keys.is_empty() || self.authorization(key).is_some()
+    /// Whether it can be asked with a key: one of its own, which after a reload it may not be any more, or that of the
+    /// call, `theirs`, where it has none.
+    pub(super) fn has_key(&self, key: KeyId, theirs: KeyId) -> bool {
+        if self.keys.is_empty() {
+            key == KeyId::PASS_THROUGH || key == theirs
+        } else {
+            self.authorization(key).is_some()
+        }
     }
 
     /// What to send as `Authorization` for a key of ours.

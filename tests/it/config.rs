@@ -267,6 +267,10 @@ fn clients_are_told_apart_by_name_and_key() {
     for (second, expected) in [
         ("name = \"chat\"\nkey = \"other\"", "another client is called chat"),
         ("name = \"b\"\nkey = \"${KEY}\"", "clients.b.key: is another client's too"),
+        (
+            &format!("name = \"b\"\nkey_blake3 = \"{}\"", blake3::hash(b"sk-from-environment").to_hex()),
+            "is another client's too",
+        ),
         ("name = \"b\"", "clients.b.key: is missing"),
         ("key = \"other\"", "clients[1].name: is missing"),
         ("name = \"b\"\nkey = \"o\"\nclass = \"high\"\nclass_max = \"low\"", "must not be above class_max (low)"),
@@ -370,6 +374,25 @@ fn only_what_was_written_and_is_not_built_gets_a_notice() {
     let agent = "upstreams.n.kind has not all of its effect yet; still to be built: rules for agents beyond that a \
                  call is not sent again";
     assert_eq!(settings.not_yet()[0].to_string(), agent);
+}
+
+#[test]
+fn clients_have_their_effect_but_for_what_admission_still_lacks() {
+    let text = "[admission]\ntrust_client_header = true\n[[clients]]\nname = \"chat\"\nkey = \"k\"\nclass = \"low\"\n\
+                class_max = \"high\"\nweight = 1\non_limit = \"wait\"\n[[clients]]\nname = \"b\"\nkey = \"l\"\nweight = 2";
+    let settings = parse(&upstream(text));
+    let notices: Vec<_> = settings.not_yet().iter().map(|notice| notice.field.as_str()).collect();
+    assert_eq!(notices, ["clients.b.weight"]);
+}
+
+#[test]
+fn json_says_what_the_printed_file_says() {
+    let settings = parse(&upstream("api_key = \"sk-1\"\n[[clients]]\nname = \"chat\"\nkey = \"tg-1\""));
+    let json: serde_json::Value = serde_json::from_str(&settings.to_json()).unwrap();
+    let toml: serde_json::Value = serde_json::to_value(settings.to_toml().parse::<toml::Table>().unwrap()).unwrap();
+    assert_eq!(json, toml);
+    assert_eq!(json["clients"][0]["key"], "[redacted]");
+    assert!(!settings.to_json().contains("tg-1") && !settings.to_json().contains("sk-1"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A client that leaves costs nothing, and nobody works for it any longer.
 
-use crate::support::upstream::{STREAM, answer, event, fine};
+use crate::support::upstream::{STREAM, answer, chunk, event, fine, finish};
 use crate::support::{Client, Proxy, Upstream, get, ms, post, proxy, within};
 
 /// A proxy with one slot, which the first call holds, and so many requests a minute.
@@ -187,4 +187,23 @@ async fn answer_that_is_not_read_pays_for_what_is_held_of_it() {
     }
     drop(client);
     proxy.until_metric("tidegate_memory_bytes{kind=\"flights\"}", 0.0).await;
+}
+
+#[tokio::test]
+async fn client_that_leaves_with_the_last_event_leaves_its_usage_known() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let mut client = proxy.client().await;
+    client.send(post(r#"{"model":"m","stream":true}"#)).await;
+    let (mut line, _) = upstream.request().await;
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":11}}\n\n";
+    let finish = finish();
+    let (stop, _) = finish.split_at(finish.find("e\r\ndata: [DONE]").unwrap());
+    // The provider is not done, as far as anybody can see: the last chunk is missing.
+    line.send([STREAM, stop, &chunk(usage), &chunk("data: [DONE]\n\n")].concat()).await;
+    client.head().await;
+    while client.event().await.unwrap() != "data: [DONE]" {}
+    drop(client);
+    within(ms(1_000), "the exchange is cut", line.gone()).await;
+    proxy.until_metric("tidegate_tokens_total{kind=\"completion\",upstream=\"default\"}", 11.0).await;
 }

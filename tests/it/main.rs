@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod bodies;
+mod clients;
 mod config;
 mod corpus;
+mod crashes;
 mod demo;
 mod disconnects;
 mod early;
@@ -18,5 +20,6 @@ mod scenarios;
 mod sim;
 mod support;
 mod upstreams;
+mod waiting;
 mod websocket;
 mod wire;

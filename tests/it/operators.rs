@@ -8,7 +8,7 @@ use tidegate::time::Tasks;
 
 use crate::support::process::{Process, run};
 use crate::support::proxy::metric;
-use crate::support::upstream::{STREAM, event, finish};
+use crate::support::upstream::{STREAM, answer, event, finish};
 use crate::support::{Client, Upstream, eventually, ms, post, within};
 
 const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#;
@@ -243,4 +243,31 @@ async fn mistaken_file_is_refused_at_the_start() {
 
 async fn serve_to_its_end(config: &Path) -> (Option<i32>, String, String) {
     run(&["serve", "--config", config.to_str().unwrap()]).await
+}
+
+#[tokio::test]
+async fn a_reload_changes_how_long_streams_wait_in_silence() {
+    let upstream = Upstream::start().await;
+    let house = House::before(&upstream.base_url());
+    let after = |pace| format!("[admission]\nkeepalive_after = \"{pace}\"\n");
+    let mut process = Process::serve(&house.write("concurrency = 5", &after("off"))).await;
+    let stream = r#"{"model":"m","stream":true}"#;
+    let mut silent = Client::to(process.clients).await;
+    silent.send(post(stream)).await;
+    let (_thinking, _) = upstream.request().await;
+    house.write("concurrency = 5", &after("1s"));
+    process.signal("HUP");
+    process.says("settings reloaded").await;
+    let mut client = Client::to(process.clients).await;
+    client.send(post(stream)).await;
+    let (mut thinking, _) = upstream.request().await;
+    assert_eq!(within(ms(3_000), "the early head", client.head()).await.status(), 200);
+    assert_eq!(client.event().await.unwrap(), ": waiting attempt=1");
+    let heard = tokio::time::timeout(ms(100), silent.reader().more()).await;
+    assert!(heard.is_err(), "it came while nobody was to hear anything");
+    // What its client was told, and what really became of it.
+    let wrong = r#"{"error":{"message":"Incorrect API key"}}"#;
+    thinking.send(answer("401 Unauthorized", "Content-Type: application/json\r\n", wrong)).await;
+    let line = process.says("\"outcome\":\"client_error\"").await;
+    assert!(line.contains("\"status\":200") && line.contains("\"reason\":\"status 401\""), "{line}");
 }

@@ -89,6 +89,38 @@ async fn retry_after_of_the_provider_is_obeyed() {
 }
 
 #[tokio::test]
+async fn refusal_is_waited_out_for_as_long_as_its_words_or_its_limits_say() {
+    const SPENT: &str = "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1s\r\n";
+    const SPOKEN: &str =
+        r#"{"error":{"message":"Rate limit reached. Please try again in 1s.","code":"rate_limit_exceeded"}}"#;
+    const NESTED: &str = r#"[{"error":{"status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"1s"}]}}]"#;
+    for (fields, body) in [(SPENT, "{}"), (JSON, SPOKEN), (JSON, NESTED), ("retry-after-ms: 1000\r\n", SPOKEN)] {
+        let upstream = Upstream::start().await;
+        let proxy = proxy(&upstream).start().await;
+        let refusal = answer("429 Too Many Requests", fields, body);
+        let mut upstream = upstream.script([vec![Read, Send(refusal), Read, Send(fine())]]);
+        assert_eq!(proxy.client().await.ask(post(CALL)).await.status(), 200);
+        let (first, second) = (upstream.next().await.0, upstream.next().await.0);
+        let waited = second - first;
+        assert!((ms(990)..ms(1_900)).contains(&waited), "{fields} {body}: {waited:?}");
+    }
+}
+
+/// A daily cap: no loop of retries, and what the provider said is what the client gets.
+#[tokio::test]
+async fn refusal_for_longer_than_the_call_can_wait_is_asked_once() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let refusal = answer("429 Too Many Requests", "Retry-After: 3600\r\n", "enough for today");
+    let mut upstream = upstream.script([vec![Read, Send(refusal), Read, Send(fine())]]);
+    let call = post_to("/v1/chat/completions", "x-tidegate-deadline-ms: 600\r\n", CALL);
+    let seen = proxy.client().await.ask(call).await;
+    assert_eq!((seen.status(), seen.text().as_str()), (429, "enough for today"));
+    assert_eq!(seen.head.fields("x-tidegate-attempts"), ["1"]);
+    assert_eq!(upstream.unseen(), 1);
+}
+
+#[tokio::test]
 async fn refusal_closes_the_gate_for_everybody() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).start().await;

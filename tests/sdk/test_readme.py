@@ -96,7 +96,7 @@ def test_example_settings_are_without_mistakes(tmp_path):
         text += "".join(more for sign, more in gaps.items() if sign in text)
         file = tmp_path / "example.toml"
         file.write_text(text)
-        done = run("check", "--config", str(file), env={"PROVIDER_KEY": "k", "TIDEGATE_ADMIN_TOKEN": "t"})
+        done = run("check", "--config", str(file), env={"PROVIDER_KEY": "k", "CHAT_KEY": "c", "TIDEGATE_ADMIN_TOKEN": "t"})
         assert done.returncode == 0, done.stderr
     assert len(TOML) >= 2
 

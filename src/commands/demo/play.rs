@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use super::measure::{Glance, Phase, Rate, Side};
 use super::plan::Plan;
 use super::view::View;
-use crate::app::{App, Ports, Source};
+use crate::app::{App, Past, Ports, Source};
 use crate::sim::{Running, Sim};
 use crate::time::{Duration, Instant, now};
 
@@ -32,7 +32,7 @@ pub(super) async fn behind_tidegate(plan: &Plan, view: &mut View) -> io::Result<
     let settings = plan.proxy(&sim.base_url(), state.0.clone()).map_err(io::Error::other)?;
     let ports = Ports::bind(&settings).map_err(io::Error::other)?;
     let base_url = format!("http://{}/v1", ports.clients()?);
-    let app = App::new(settings, Source::default(), None).map_err(io::Error::other)?;
+    let app = App::new(settings, Source::default(), None, Past::none()).map_err(io::Error::other)?;
     let side = tokio::select! {
         side = watch("behind tidegate", plan, &sim, &base_url, view) => side?,
         served = app.run(ports) => {

@@ -1,6 +1,5 @@
 //! `[[clients]]` and what belongs to one.
 
-use super::same_key;
 use crate::admission::settings::{Client, ClientKey, ClientLimits, OnLimit};
 use crate::config::reader::Section;
 use crate::config::schema::{Blank, Fields, Group};
@@ -74,14 +73,20 @@ pub(super) fn check_beside_each_other(clients: &[Client], sections: &[Section<'_
         let others = || clients.iter().take(index);
         let taken = !client.name.is_empty() && others().any(|other| other.name == client.name);
         section.demand(!taken, ["name"], format!("another client is called {}", client.name), "rename one");
-        let (field, shared) = match &client.key {
-            ClientKey::Plain(key) => ("key", !key.expose().is_empty() && others().any(|other| has_key(other, key))),
-            ClientKey::Blake3(_) => ("key_blake3", others().any(|other| other.key == client.key)),
+        let field = match &client.key {
+            ClientKey::Plain(_) => "key",
+            ClientKey::Blake3(_) => "key_blake3",
         };
+        let shared = digest(&client.key).is_some_and(|key| others().any(|other| digest(&other.key) == Some(key)));
         section.demand(!shared, [field], "is another client's too", "give each client a key of its own");
     }
 }
 
-fn has_key(client: &Client, key: &Secret) -> bool {
-    matches!(&client.key, ClientKey::Plain(own) if same_key(own, key))
+/// What tells a key from others, whichever way it is written; a placeholder is none.
+fn digest(key: &ClientKey) -> Option<blake3::Hash> {
+    match key {
+        ClientKey::Plain(key) if key.expose().is_empty() || key.expose() == Secret::REDACTED => None,
+        ClientKey::Plain(key) => Some(blake3::hash(key.expose().as_bytes())),
+        ClientKey::Blake3(hash) => Some(blake3::Hash::from_bytes(*hash)),
+    }
 }

@@ -1,5 +1,4 @@
 use super::*;
-use crate::units::Secret;
 
 const CHAT: &str = "tg-chat-key";
 const BATCH: &str = "tg-batch-key";
@@ -109,6 +108,20 @@ fn no_key_of_ours_is_left_however_often_it_comes() {
 }
 
 #[test]
+fn guesses_in_bulk_are_not_all_compared() {
+    let clients = two_clients(false);
+    let guesses =
+        |wrong: usize| format!("{}{CHAT}", "openai-insecure-api-key.x,".repeat(wrong) + "openai-insecure-api-key.");
+    let asked = |wrong| identified(&clients, &[("sec-websocket-protocol", &guesses(wrong))]).0;
+    assert!(asked(KEYS_MAX - 1).is_ok());
+    assert_eq!(asked(KEYS_MAX), Err(Stranger::ManyKeys));
+    assert_eq!(asked(2_000), Err(Stranger::ManyKeys));
+    // Where keys are not ours to judge, there may be as many as there are.
+    let fields = [("sec-websocket-protocol", guesses(20))];
+    assert!(identified(&Clients::default(), &[(fields[0].0, &fields[0].1)]).0.is_ok());
+}
+
+#[test]
 fn other_offers_of_a_handshake_stay_as_they_are() {
     let clients = two_clients(false);
     let offered = format!("realtime, openai-insecure-api-key.{CHAT},openai-beta.realtime-v1");
@@ -147,6 +160,13 @@ fn header_names_the_client_only_where_it_is_trusted() {
     assert_eq!(identified(&trusting, &[("x-tidegate-client", "chat")]).0, Err(Stranger::NoKey));
     // Without clients there is none to ask for.
     assert_eq!(name(&Clients::new(&[], true), &[("x-tidegate-client", "chat")]), "chat");
+}
+
+#[test]
+fn placeholder_of_printed_settings_is_nobodys_key() {
+    let printed = ClientKey::Plain(Secret::new(Secret::REDACTED.to_owned()));
+    let clients = Clients::new(&[Client::new("chat".to_owned(), printed)], false);
+    assert_eq!(identified(&clients, &[("api-key", Secret::REDACTED)]).0, Err(Stranger::WrongKey));
 }
 
 #[test]

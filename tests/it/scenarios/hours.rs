@@ -77,6 +77,7 @@ impl World {
             serves: Arc::new(|_| true),
             keys: vec![KeyId::PASS_THROUGH],
             quota,
+            orphan_hold: Duration::ZERO,
             scope: Scope::Upstream,
             passes_keys: true,
         };

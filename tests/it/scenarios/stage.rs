@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tidegate::app::{App, Ports, Source};
+use tidegate::app::{App, Past, Ports, Source};
 use tidegate::config::Overrides;
 use tidegate::sim::swarm::{Report, Swarm, Until};
 use tidegate::sim::{Limits, Running, Sim, Stats};
@@ -93,7 +93,7 @@ impl Stage {
         assert_eq!(settings.not_yet(), [], "a story about what is built");
         let ports = Ports::bind(&settings).expect("free ports");
         let base_url = format!("http://{}/v1", ports.clients().expect("bound"));
-        let app = App::new(settings, source, None).expect("it starts");
+        let app = App::new(settings, source, None, Past::none()).expect("it starts");
         let (tasks, seen) = (Tasks::default(), Arc::default());
         let serving = app.clone();
         let running = [

@@ -89,6 +89,15 @@ impl Process {
         .await
     }
 
+    /// What else it logged; it is about to end.
+    pub(crate) async fn rest_of_log(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(line) = self.stderr.recv().await {
+            lines.push(line);
+        }
+        lines
+    }
+
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         soon("the process ends", async {
             loop {

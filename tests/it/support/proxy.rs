@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tidegate::app::{App, Ports, Source};
+use tidegate::app::{App, Past, Ports, Source};
 use tidegate::config::Settings;
 use tidegate::time::Tasks;
 use tidegate::upstream::settings::Upstream as Provider;
@@ -78,7 +78,7 @@ impl Builder {
     pub(crate) async fn start(self) -> Proxy {
         let ports = Ports::bind(&self.0).expect("free ports");
         let (clients, admin) = (ports.clients().expect("an address"), ports.admin().expect("an address"));
-        let app = App::new(self.0, Source::default(), None).expect("usable settings");
+        let app = App::new(self.0, Source::default(), None, Past::none()).expect("usable settings");
         let running = Tasks::default().spawn(async move { app.run(ports).await.expect("the proxy runs") });
         Proxy { clients, admin, _running: AbortOnDropHandle::new(running) }
     }

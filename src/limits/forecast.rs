@@ -1,0 +1,86 @@
+//! When the n-th permit from now can leave under backlog: the window and its pace, played ahead.
+
+use super::{Pace, Window};
+use crate::time::Instant;
+
+/// So many permits are played one by one; what is behind them is told by the window alone.
+const PLAYED_MAX: u32 = 256;
+
+/// The instant of the `n`-th permit, from 1, if the first can leave at `first` at the soonest, each is written at once
+/// and nothing else changes. Exact where a window has no more than 128, and for the first 256 permits; else off by what
+/// was left of a burst.
+pub(super) fn nth_permit(window: &mut Window, pace: &Pace, now: Instant, first: Instant, n: u32) -> Instant {
+    let allowance = window.allowance();
+    // The pattern repeats each span; in the second one what was left of a burst is evened out.
+    let most = allowance.saturating_mul(2).min(PLAYED_MAX);
+    let spans = if allowance <= most { n.saturating_sub(most).div_ceil(allowance) } else { 0 };
+    let played = (n - spans * allowance).min(most);
+    let played_at = play(window, pace, now, first, played);
+    let behind = n - played - spans * allowance;
+    let stepped =
+        played_at + window.span().saturating_mul(spans) + pace.step_since(now, 0, None).saturating_mul(behind);
+    window.nth_opens(now, n).map_or(stepped, |opens| opens.max(stepped))
+}
+
+/// A window as it will be.
+struct Ahead<'a> {
+    window: &'a Window,
+    /// Live stamps of the window that have expired.
+    expired: usize,
+    /// Permits that have left by then, and how many of them have expired.
+    left: Vec<Instant>,
+    left_expired: usize,
+}
+
+impl Ahead<'_> {
+    fn oldest_expires(&self) -> Option<Instant> {
+        let stamp = self.window.stamp_at(self.expired).or_else(|| self.left.get(self.left_expired).copied());
+        stamp.map(|stamp| stamp + self.window.span())
+    }
+
+    fn expire(&mut self, at: Instant) {
+        while self.oldest_expires().is_some_and(|expires| expires <= at) {
+            match self.window.stamp_at(self.expired) {
+                Some(_) => self.expired += 1,
+                None => self.left_expired += 1,
+            }
+        }
+    }
+
+    fn room(&self) -> u32 {
+        let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        let used = self.window.used().saturating_sub(count(self.expired));
+        let used = used.saturating_add(count(self.left.len() - self.left_expired));
+        self.window.allowance().saturating_sub(used)
+    }
+}
+
+fn play(window: &mut Window, pace: &Pace, now: Instant, first: Instant, n: u32) -> Instant {
+    window.left(now); // expires what has expired
+    let capacity = usize::try_from(n).unwrap_or_default();
+    let mut ahead = Ahead { window, expired: 0, left: Vec::with_capacity(capacity), left_expired: 0 };
+    let (mut last, mut cells, mut at) = (pace.last(), pace.cells(), first.max(now));
+    for _ in 0..n {
+        loop {
+            ahead.expire(at);
+            let room = ahead.room();
+            let mut ready = at;
+            if room == 0 {
+                // Only what is pending is in the way, and counts as if it were written now.
+                ready = ready.max(ahead.oldest_expires().unwrap_or_else(|| at + ahead.window.span()));
+            }
+            if let Some(last) = last {
+                ready = ready.max(last + pace.step_since(last, room, ahead.oldest_expires()));
+            }
+            ready = cells.ready().map_or(ready, |cell| ready.max(cell));
+            if ready <= at {
+                break;
+            }
+            at = ready;
+        }
+        last = Some(at);
+        cells.take(at);
+        ahead.left.push(at);
+    }
+    at
+}

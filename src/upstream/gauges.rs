@@ -1,0 +1,129 @@
+//! What is used of each upstream, in its gauges.
+
+use super::Upstreams;
+use super::target::Target;
+use crate::ids::{KeyId, LaneId};
+use crate::limits::Usage;
+use crate::metrics::{Dimension, KeyMetrics};
+
+impl Upstreams {
+    /// Shows how much of each lane is used.
+    ///
+    /// Keys of clients have a lane each, but no series: there is no bound of the settings on them. The fullest of an
+    /// upstream stands for all, as its key `0`, and so does the one allowance of keys that share it.
+    pub fn show_lanes(&self, lanes: &[(LaneId, Usage)]) {
+        for target in &self.0.present.load().targets {
+            let own = || lanes.iter().filter(|(lane, _)| lane.upstream == target.name);
+            // While one is open, calls go.
+            let closed = own().next().is_some() && own().all(|(_, usage)| usage.closed_until.is_some());
+            target.metrics.set_gate_closed(closed);
+            let fullest = own().max_by(|(_, a), (_, b)| share_used(a).total_cmp(&share_used(b)));
+            let margin = own().map(|(_, usage)| usage.window_margin).max();
+            target.metrics.set_window_margin(margin.unwrap_or(target.settings.limits.window_margin));
+            let shares_one = own().any(|(lane, _)| lane.key == KeyId::ALL);
+            if target.passes_keys() || shares_one {
+                if let (Some((_, usage)), Some(key)) = (fullest, target.metrics.key(0)) {
+                    show(key, usage);
+                }
+            } else {
+                own().for_each(|(lane, usage)| show_key(target, lane, usage));
+            }
+        }
+    }
+
+    /// Shows which upstreams are paused.
+    pub fn show_paused<'a>(&self, paused: impl IntoIterator<Item = &'a str>) {
+        let paused: Vec<_> = paused.into_iter().collect();
+        for target in &self.0.present.load().targets {
+            target.metrics.set_paused(paused.contains(&&*target.name));
+        }
+    }
+}
+
+fn show_key(target: &Target, lane: &LaneId, usage: &Usage) {
+    if let Some(key) = target.key_metrics(lane.key) {
+        show(key, usage);
+    }
+}
+
+/// The limits of a usage are those in force: as configured, or as learned.
+fn show(key: &KeyMetrics, usage: &Usage) {
+    let requests = usage.window.map(|(used, limit)| (u64::from(limit), u64::from(used)));
+    key.set_allowance(Dimension::Requests, requests);
+    key.set_learned(Dimension::Requests, requests.map(|(limit, _)| limit));
+    let told = |(used, limit)| (limit, used);
+    key.set_allowance(Dimension::Tokens, usage.tokens.map(told));
+    key.set_learned(Dimension::Tokens, usage.tokens.map(|(_, limit)| limit));
+    key.set_allowance(Dimension::RequestsPerDay, usage.day.map(told));
+    key.set_learned(Dimension::Concurrency, usage.slots_cap.map(u64::from));
+    if let Some(cap) = usage.slots_cap {
+        key.set_slots(cap.into(), usage.slots_in_use.into());
+    }
+}
+
+/// How much is used of what there is least of, 0 to 1.
+fn share_used(usage: &Usage) -> f64 {
+    let share = |(used, limit): (u32, u32)| f64::from(used) / f64::from(limit.max(1));
+    let window = usage.window.map_or(0.0, share);
+    window.max(usage.slots_cap.map_or(0.0, |cap| share((usage.slots_in_use, cap))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ids::KeyId;
+    use crate::memory::Memory;
+    use crate::metrics::Metrics;
+    use crate::time::{self, Duration, Tasks};
+    use crate::units::Secret;
+    use crate::upstream::Config;
+    use crate::upstream::settings::{Retry, Upstream};
+
+    fn upstreams(keys: &[&str]) -> (Upstreams, Arc<Metrics>) {
+        let mut upstream = Upstream::new("main".to_owned(), "http://127.0.0.1:1/v1".parse().unwrap());
+        upstream.api_keys = keys.iter().map(|key| Secret::new((*key).to_owned())).collect();
+        let metrics = Metrics::new();
+        let write_timeout = Duration::from_secs(60);
+        let config = Config { upstreams: &[upstream], retry: &Retry::default(), write_timeout };
+        let upstreams = Upstreams::new(&config, Tasks::default(), Arc::clone(&metrics), Memory::new(1 << 20)).unwrap();
+        (upstreams, metrics)
+    }
+
+    fn lane(key: &str, used: u32, is_closed: bool) -> (LaneId, Usage) {
+        let closed_until = is_closed.then(|| time::now() + Duration::from_secs(9));
+        let usage = Usage { window: Some((used, 40)), slots_in_use: 1, closed_until, ..Usage::default() };
+        (LaneId { upstream: "main".into(), key: KeyId::of(key) }, usage)
+    }
+
+    #[track_caller]
+    fn assert_shows(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fullest_key_of_clients_stands_for_all() {
+        let (upstreams, metrics) = upstreams(&[]);
+        upstreams.show_lanes(&[lane("sk-1", 3, false), lane("sk-2", 38, true), lane("sk-3", 12, false)]);
+        assert_shows(&metrics, r#"tidegate_allowance_left{dimension="requests",key="0",upstream="main"} 2"#);
+        assert_shows(&metrics, r#"tidegate_learned_limit{dimension="requests",key="0",upstream="main"} 40"#);
+        assert_shows(&metrics, r#"tidegate_gate_closed{upstream="main"} 0"#);
+        assert_eq!(metrics.render().matches("tidegate_allowance_left{").count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gate_is_closed_when_no_key_is_open() {
+        let (upstreams, metrics) = upstreams(&["sk-1", "sk-2"]);
+        for (first, second, closed) in [(true, false, 0), (false, true, 0), (true, true, 1), (false, false, 0)] {
+            upstreams.show_lanes(&[lane("sk-1", 1, first), lane("sk-2", 2, second)]);
+            assert_shows(&metrics, &format!("tidegate_gate_closed{{upstream=\"main\"}} {closed}"));
+        }
+        assert_shows(&metrics, r#"tidegate_allowance_used{dimension="requests",key="1",upstream="main"} 2"#);
+        upstreams.show_paused(["main"]);
+        assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 1"#);
+        upstreams.show_paused([]);
+        assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 0"#);
+    }
+}
