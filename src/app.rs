@@ -377,6 +377,10 @@ impl AdminHooks for App {
         self.0.admission.lanes()
     }
 
+    fn paused(&self) -> Vec<Arc<str>> {
+        self.0.admission.paused()
+    }
+
     fn client_settings(&self) -> Vec<Client> {
         self.0.settings.lock().clients.clone()
     }
@@ -462,7 +466,6 @@ fn show_usage_at_scrapes(
             metrics.set_memory(kind, memory.held(kind));
         }
         upstreams.show_lanes(&snapshot.lanes);
-        let lanes = admission.lanes();
-        upstreams.show_paused(lanes.iter().filter(|lane| lane.paused).map(|lane| &*lane.id.upstream));
+        upstreams.show_paused(&admission.paused());
     });
 }

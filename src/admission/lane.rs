@@ -82,7 +82,6 @@ impl Lane {
             usage: self.allowance.usage(now),
             lessons: self.allowance.lessons().collect(),
             waiting,
-            paused: self.is_paused,
         }
     }
 }

@@ -179,6 +179,12 @@ impl Admission {
         self.0.state.lock().lanes_status(time::now())
     }
 
+    /// The upstreams that are paused.
+    #[must_use]
+    pub fn paused(&self) -> Vec<Arc<str>> {
+        self.0.state.lock().ways.paused()
+    }
+
     /// Pauses an upstream, or lets it go on: while it is paused its calls wait, and what runs ends. Says whether there
     /// is such an upstream.
     pub fn pause(&self, upstream: &str, paused: bool) -> bool {

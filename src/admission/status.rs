@@ -78,6 +78,4 @@ pub struct LaneStatus {
     pub lessons: Vec<LessonStatus>,
     /// How many calls wait that it serves.
     pub waiting: u32,
-    /// Whether an operator has paused its upstream.
-    pub paused: bool,
 }

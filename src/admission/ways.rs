@@ -186,6 +186,10 @@ impl Ways {
         true
     }
 
+    pub(super) fn paused(&self) -> Vec<Arc<str>> {
+        self.paused.iter().cloned().collect()
+    }
+
     fn apply_pauses(&self, lanes: &mut Slab<Lane>) {
         for (_, lane) in lanes {
             lane.is_paused = self.paused.contains(&lane.id.upstream);

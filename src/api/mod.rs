@@ -80,6 +80,9 @@ pub trait AdminHooks: fmt::Debug + Send + Sync {
     /// What is used of each of their keys.
     fn lanes(&self) -> Vec<LaneStatus>;
 
+    /// The names of those that are paused.
+    fn paused(&self) -> Vec<Arc<str>>;
+
     /// `[[clients]]` as they hold.
     fn client_settings(&self) -> Vec<Client>;
 

@@ -62,6 +62,10 @@ impl AdminHooks for Hooks {
         Vec::new()
     }
 
+    fn paused(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+
     fn client_settings(&self) -> Vec<Client> {
         vec![Client::new("chat".to_owned(), ClientKey::Plain(Secret::new("tg-secret".to_owned())))]
     }

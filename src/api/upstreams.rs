@@ -1,5 +1,7 @@
 //! `GET /admin/v1/upstreams`: what is used of each provider. `POST /admin/v1/upstreams/NAME/pause` and `…/resume`.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -17,8 +19,9 @@ use crate::upstream::settings::{BaseUrl, Kind, Upstream};
 const KEYS_SHOWN: usize = 100;
 
 pub(super) async fn upstreams(State(admin): State<Admin>) -> Response {
-    let (settings, lanes) = (admin.hooks.upstreams(), admin.hooks.lanes());
-    answer(&View { upstreams: settings.iter().map(|upstream| One::new(upstream, &lanes)).collect() })
+    let (settings, lanes, paused) = (admin.hooks.upstreams(), admin.hooks.lanes(), admin.hooks.paused());
+    let one = |upstream| One::new(upstream, &lanes, &paused);
+    answer(&View { upstreams: settings.iter().map(one).collect() })
 }
 
 pub(super) async fn pause(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
@@ -62,7 +65,7 @@ struct One<'a> {
 }
 
 impl<'a> One<'a> {
-    fn new(upstream: &'a Upstream, lanes: &[LaneStatus]) -> Self {
+    fn new(upstream: &'a Upstream, lanes: &[LaneStatus], paused: &[Arc<str>]) -> Self {
         let mut own: Vec<&LaneStatus> = lanes.iter().filter(|lane| *lane.id.upstream == *upstream.name).collect();
         let ours: Vec<KeyId> = upstream.api_keys.iter().map(|key| KeyId::of(key.expose())).collect();
         let index = |lane: &LaneStatus| ours.iter().position(|key| *key == lane.id.key);
@@ -75,7 +78,7 @@ impl<'a> One<'a> {
             },
             base_url: Shown(&upstream.base_url),
             models: upstream.models.iter().map(|model| model.as_str()).collect(),
-            paused: own.iter().any(|lane| lane.paused),
+            paused: paused.iter().any(|name| **name == *upstream.name),
             keys_total: own.len(),
             keys: own.into_iter().take(KEYS_SHOWN).map(|lane| Key::new(lane, index(lane))).collect(),
         }
@@ -166,18 +169,19 @@ mod tests {
     use super::*;
     use crate::ids::LaneId;
     use crate::limits::Usage;
+    use crate::limits::learned::{Subject, Why};
     use crate::time::Duration;
     use crate::units::Secret;
 
     fn lane(upstream: &str, key: KeyId, used: u32) -> LaneStatus {
-        let usage = Usage { window: Some((used, 40)), slots_in_use: 2, slots_cap: Some(5), ..Usage::default() };
-        LaneStatus {
-            id: LaneId { upstream: upstream.into(), key },
-            usage,
-            lessons: Vec::new(),
-            waiting: 3,
-            paused: false,
-        }
+        let usage = Usage {
+            window: Some((used, 40)),
+            slots_in_use: 2,
+            slots_cap: Some(5),
+            window_margin: Duration::from_millis(500),
+            ..Usage::default()
+        };
+        LaneStatus { id: LaneId { upstream: upstream.into(), key }, usage, lessons: Vec::new(), waiting: 3 }
     }
 
     fn upstream(name: &str, keys: &[&str]) -> Upstream {
@@ -189,12 +193,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_key_of_ours_is_told_by_its_place_and_never_by_itself() {
         let mut second = lane("main", KeyId::of("sk-secret-2"), 40);
-        second.paused = true;
         second.usage.closed_until = Some(time::now() + Duration::from_secs(12));
         second.usage.slots_cap = None;
+        second.lessons.push(LessonStatus {
+            subject: Subject::Requests,
+            configured: Some(40),
+            assumed: 35,
+            why: Why::RefusedWith(36),
+            since: Some(time::now()),
+            next_probe: Some(time::now() + Duration::from_secs(600)),
+            is_probing: false,
+        });
         let lanes = [second, lane("other", KeyId::PASS_THROUGH, 1), lane("main", KeyId::of("sk-secret-1"), 12)];
         let upstream = upstream("main", &["sk-secret-1", "sk-secret-2"]);
-        let view = View { upstreams: vec![One::new(&upstream, &lanes)] };
+        let view = View { upstreams: vec![One::new(&upstream, &lanes, &["main".into()])] };
         let json = serde_json::to_value(&view).unwrap();
         let expected = serde_json::json!({ "upstreams": [{
             "name": "main", "kind": "model", "base_url": "https://api.example.com/v1", "models": ["*"],
@@ -202,11 +214,18 @@ mod tests {
             "keys": [
                 {
                     "key": "0", "waiting": 3, "closed_for_ms": null,
-                    "requests": { "limit": 40, "used": 12, "left": 28 }, "slots": { "limit": 5, "in_use": 2 },
+                    "requests": { "limit": 40, "used": 12, "left": 28 }, "tokens": null, "requests_per_day": null,
+                    "slots": { "limit": 5, "in_use": 2 }, "window_margin_ms": 500, "learned": [],
                 },
                 {
                     "key": "1", "waiting": 3, "closed_for_ms": 12_000,
-                    "requests": { "limit": 40, "used": 40, "left": 0 }, "slots": { "limit": null, "in_use": 2 },
+                    "requests": { "limit": 40, "used": 40, "left": 0 }, "tokens": null, "requests_per_day": null,
+                    "slots": { "limit": null, "in_use": 2 }, "window_margin_ms": 500,
+                    "learned": [{
+                        "setting": "requests_per_minute", "configured": 40, "assumed": 35,
+                        "reason": "a request was refused with 36 counted, itself included",
+                        "since_ms": 0, "next_probe_ms": 600_000, "probing": false,
+                    }],
                 },
             ],
         }] });
@@ -219,7 +238,7 @@ mod tests {
         let key = |n: u32| KeyId::of(&format!("sk-{n}"));
         let lanes: Vec<_> = (0..300).map(|n| lane("main", key(n), n % 40)).collect();
         let upstream = upstream("main", &[]);
-        let one = One::new(&upstream, &lanes);
+        let one = One::new(&upstream, &lanes, &[]);
         assert_eq!((one.keys_total, one.keys.len()), (300, KEYS_SHOWN));
         assert_eq!(one.keys[0].key, format!("key-{}", key(39)));
         assert!(one.keys.iter().all(|key| key.requests.as_ref().is_some_and(|requests| requests.used >= 25)));

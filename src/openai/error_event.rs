@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::error::{ErrorBody, sse_error_event};
+use super::route::Route;
 
 /// A message that is no JSON is quoted up to so many characters.
 const QUOTED_MAX: usize = 500;
@@ -31,6 +32,16 @@ pub fn provider_error_event(status: u16, body: Option<&[u8]>) -> Bytes {
     members.insert("status", &status_told);
     let json = serde_json::to_string(&BTreeMap::from([("error", members)])).unwrap_or_default();
     format!("data: {}\n\n", one_line(json)).into()
+}
+
+/// An error event as clients of a route understand it: those of Anthropic's Messages go by the names of events, and pass
+/// over one that has none.
+#[must_use]
+pub fn error_event_on(route: Route, event: Bytes) -> Bytes {
+    match event.strip_prefix(b"data: {") {
+        Some(rest) if route == Route::Messages => [b"event: error\ndata: {\"type\":\"error\",", rest].concat().into(),
+        Some(_) | None => event,
+    }
 }
 
 /// Whether a body that came with a good status says that it is an error.
@@ -131,6 +142,20 @@ mod tests {
         let long = told(500, &"x".repeat(10_000));
         assert!(long["message"].as_str().unwrap().len() < 600);
         assert!(provider_error_event(502, None).starts_with(b"data: {"));
+    }
+
+    #[test]
+    fn where_events_have_names_an_error_has_one() {
+        let event = sse_error_event(&ErrorBody::new("no", "requests", "queue_full"), 429);
+        assert_eq!(error_event_on(Route::ChatCompletions, event.clone()), event);
+        let named = error_event_on(Route::Messages, event);
+        let named = std::str::from_utf8(&named).unwrap();
+        let data = named.strip_prefix("event: error\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+        let json: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(
+            (&json["type"], &json["error"]["code"], &json["error"]["status"]),
+            (&"error".into(), &"queue_full".into(), &429.into())
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::cause::{After, Asker, Gone, NotTaken, Refused};
 use super::downstream::Downstream;
 use super::keepalive::Keepalive;
+use super::relay::Asked;
 use super::{Bounds, Shared, relay, reply};
 use crate::answer::{Answer, Facts, Trace};
 use crate::call::{BodyPart, BodyStream, Call, CallBody};
@@ -72,7 +73,7 @@ impl Shared {
 
     /// Has a call executed and relays its answer, while it watches whether the client is still there and keeps it company.
     async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call, bounds: &Bounds) -> After {
-        let (id, method, trace) = (call.id, call.method.clone(), Trace::default());
+        let (asked, trace) = (Asked { id: call.id, method: call.method.clone(), route: call.route }, Trace::default());
         let mut keepalive = Keepalive::of(&call, self.pipeline.will_stream(&call), &downstream, bounds);
         let mut asker = Asker { stream: call.stream, deadline_from: call.deadline_from, waiting: 0 };
         let parts = match &mut call.body {
@@ -87,21 +88,21 @@ impl Shared {
             Ok(result) => result,
             Err(NotTaken::Gone(Gone)) => return After::Close,
             Err(NotTaken::Refused(refused)) => {
-                return reply::refuse(&mut downstream, id, &refused, &trace.facts()).await;
+                return reply::refuse(&mut downstream, asked.id, &refused, &trace.facts()).await;
             }
         };
         match result {
-            Ok(answer) if keepalive.has_begun() => relay::relay_in_stream(&mut downstream, answer).await,
-            Ok(answer) => relay::relay(&mut downstream, id, &method, answer).await,
+            Ok(answer) if keepalive.has_begun() => relay::relay_in_stream(&mut downstream, asked.route, answer).await,
+            Ok(answer) => relay::relay(&mut downstream, &asked, answer).await,
             Err(failure) => {
                 if matches!(failure, Failure::Refused(_)) {
                     asker.waiting = self.pipeline.waiting();
                 }
                 let refused = Refused::Failure(failure, asker);
                 if keepalive.has_begun() {
-                    return relay::refuse_in_stream(&mut downstream, &refused).await;
+                    return relay::refuse_in_stream(&mut downstream, asked.route, &refused).await;
                 }
-                reply::refuse(&mut downstream, id, &refused, &trace.facts()).await
+                reply::refuse(&mut downstream, asked.id, &refused, &trace.facts()).await
             }
         }
     }

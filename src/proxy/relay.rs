@@ -13,7 +13,8 @@ use super::{fields, reply};
 use crate::answer::{Answer, Cut, Ending, Head, Upgraded};
 use crate::ids::CallId;
 use crate::metrics::Outcome;
-use crate::openai;
+use crate::openai::error_event::error_event_on;
+use crate::openai::{self, Route};
 use crate::time::{self, Duration};
 
 /// How long the end of an exchange may come after the last byte of its answer.
@@ -25,8 +26,18 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 const ERROR_MAX: usize = 256 * 1024;
 const ERROR_TIME: Duration = Duration::from_secs(10);
 
+/// What was asked for, as far as its answer depends on it.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) id: CallId,
+    pub(super) method: Method,
+    pub(super) route: Route,
+}
+
 /// Relays an answer until it has ended or its client has left, which cancels it.
-pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &Method, mut answer: Answer) -> After {
+pub(super) async fn relay(downstream: &mut Downstream<'_>, asked: &Asked, mut answer: Answer) -> After {
+    let Asked { id, method, route } = asked;
+    let id = *id;
     if let Some(upstream) = answer.take_upgraded() {
         return switch(downstream, id, answer, upstream).await;
     }
@@ -34,7 +45,7 @@ pub(super) async fn relay(downstream: &mut Downstream<'_>, id: CallId, method: &
     frame(downstream, method, &mut answer, is_event_stream);
     fields::add(&mut answer.head.headers, id, &answer.trace.facts());
     let owed = owed(method, &answer.head);
-    match pass_on(downstream, &mut answer, is_event_stream, owed).await {
+    match pass_on(downstream, &mut answer, is_event_stream.then_some(*route), owed).await {
         Ok(after) => after,
         Err(Gone) => After::Close,
     }
@@ -53,11 +64,11 @@ async fn switch(downstream: &mut Downstream<'_>, id: CallId, mut answer: Answer,
 }
 
 /// Relays an answer to a client that has the head of a stream already.
-pub(super) async fn relay_in_stream(downstream: &mut Downstream<'_>, mut answer: Answer) -> After {
+pub(super) async fn relay_in_stream(downstream: &mut Downstream<'_>, route: Route, mut answer: Answer) -> After {
     let relayed = async {
         if answer.head.is_event_stream() {
             answer.head.headers.remove(CONTENT_LENGTH); // of less than the client gets
-            return pass_body_on(downstream, &mut answer, true, None).await;
+            return pass_body_on(downstream, &mut answer, Some(route), None).await;
         }
         let status = answer.head.status;
         let is_error = status.is_client_error() || status.is_server_error();
@@ -73,19 +84,19 @@ pub(super) async fn relay_in_stream(downstream: &mut Downstream<'_>, mut answer:
         };
         // All that there is to tell of it is told, whether there was more of it or not.
         answer.ended(Ending::Complete);
-        end_with(downstream, event).await
+        end_with(downstream, route, event).await
     };
     relayed.await.unwrap_or(After::Close)
 }
 
 /// Tells a client that has the head of a stream already why nothing follows.
-pub(super) async fn refuse_in_stream(downstream: &mut Downstream<'_>, refused: &Refused) -> After {
+pub(super) async fn refuse_in_stream(downstream: &mut Downstream<'_>, route: Route, refused: &Refused) -> After {
     let (status, body) = reply::in_stream(refused);
-    end_with(downstream, openai::sse_error_event(&body, status.as_u16())).await.unwrap_or(After::Close)
+    end_with(downstream, route, openai::sse_error_event(&body, status.as_u16())).await.unwrap_or(After::Close)
 }
 
-async fn end_with(downstream: &mut Downstream<'_>, event: Bytes) -> Result<After, Gone> {
-    downstream.write_last(event).await?;
+async fn end_with(downstream: &mut Downstream<'_>, route: Route, event: Bytes) -> Result<After, Gone> {
+    downstream.write_last(error_event_on(route, event)).await?;
     downstream.finish().await?;
     Ok(if downstream.is_body_read() { After::Keep } else { After::Linger })
 }
@@ -108,17 +119,18 @@ async fn error_body(downstream: &mut Downstream<'_>, answer: &mut Answer) -> Res
 async fn pass_on(
     downstream: &mut Downstream<'_>,
     answer: &mut Answer,
-    is_event_stream: bool,
+    events_of: Option<Route>,
     owed: Option<u64>,
 ) -> Result<After, Gone> {
     downstream.write_head(answer.head.clone()).await?;
-    pass_body_on(downstream, answer, is_event_stream, owed).await
+    pass_body_on(downstream, answer, events_of, owed).await
 }
 
+/// `events_of`: it is a stream of events, of that route.
 async fn pass_body_on(
     downstream: &mut Downstream<'_>,
     answer: &mut Answer,
-    is_event_stream: bool,
+    events_of: Option<Route>,
     mut owed: Option<u64>,
 ) -> Result<After, Gone> {
     // A byte order mark is one at the beginning only; behind our comments it would spoil the first event.
@@ -145,11 +157,11 @@ async fn pass_body_on(
         owed = owed.map(|owed| owed.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX)));
         if is_last { downstream.write_last(bytes).await? } else { downstream.write_part(bytes).await? }
     }
-    match answer.ending() {
-        Some(Ending::Truncated(cut)) if is_event_stream => downstream.write_part(broken(cut)).await?,
+    match (answer.ending(), events_of) {
+        (Some(Ending::Truncated(cut)), Some(route)) => downstream.write_part(broken(cut, route)).await?,
         // Without its last chunk, or short of its length: the client sees that it is broken.
-        Some(Ending::Truncated(_) | Ending::Abandoned | Ending::ShutDown) | None => return Ok(After::Close),
-        Some(Ending::Complete) => {}
+        (Some(Ending::Truncated(_) | Ending::Abandoned | Ending::ShutDown) | None, _) => return Ok(After::Close),
+        (Some(Ending::Complete), _) => {}
     }
     downstream.finish().await?;
     Ok(if downstream.is_body_read() { After::Keep } else { After::Linger })
@@ -194,7 +206,7 @@ fn frame(downstream: &Downstream<'_>, method: &Method, answer: &mut Answer, is_e
 }
 
 /// The event that tells a client, in the form its SDK raises, that its stream is not complete.
-fn broken(cut: Cut) -> Bytes {
+fn broken(cut: Cut, route: Route) -> Bytes {
     let (status, body) = reply::broken_stream(cut);
-    openai::sse_error_event(&body, status.as_u16())
+    error_event_on(route, openai::sse_error_event(&body, status.as_u16()))
 }

@@ -1,5 +1,7 @@
 //! What is used of each upstream, in its gauges.
 
+use std::sync::Arc;
+
 use super::Upstreams;
 use super::target::Target;
 use crate::ids::{KeyId, LaneId};
@@ -32,10 +34,9 @@ impl Upstreams {
     }
 
     /// Shows which upstreams are paused.
-    pub fn show_paused<'a>(&self, paused: impl IntoIterator<Item = &'a str>) {
-        let paused: Vec<_> = paused.into_iter().collect();
+    pub fn show_paused(&self, paused: &[Arc<str>]) {
         for target in &self.0.present.load().targets {
-            target.metrics.set_paused(paused.contains(&&*target.name));
+            target.metrics.set_paused(paused.contains(&target.name));
         }
     }
 }
@@ -121,9 +122,9 @@ mod tests {
             assert_shows(&metrics, &format!("tidegate_gate_closed{{upstream=\"main\"}} {closed}"));
         }
         assert_shows(&metrics, r#"tidegate_allowance_used{dimension="requests",key="1",upstream="main"} 2"#);
-        upstreams.show_paused(["main"]);
+        upstreams.show_paused(&["main".into()]);
         assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 1"#);
-        upstreams.show_paused([]);
+        upstreams.show_paused(&[]);
         assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 0"#);
     }
 }

@@ -271,3 +271,22 @@ async fn a_reload_changes_how_long_streams_wait_in_silence() {
     let line = process.says("\"outcome\":\"client_error\"").await;
     assert!(line.contains("\"status\":200") && line.contains("\"reason\":\"status 401\""), "{line}");
 }
+
+#[tokio::test]
+async fn who_is_kept_company_when_the_time_to_drain_is_over_hears_so_in_its_stream() {
+    let upstream = Upstream::start().await;
+    let house = House::before(&upstream.base_url());
+    let server = "drain_timeout = \"1s\"\n[admission]\nkeepalive_after = \"1s\"\n";
+    let process = Process::serve(&house.write("concurrency = 1", server)).await;
+    let mut running = Client::to(process.clients).await;
+    running.send(post(CALL)).await;
+    let (_thinking, _) = upstream.request().await;
+    let mut waiting = Client::to(process.clients).await;
+    waiting.send(post(r#"{"model":"m","stream":true}"#)).await;
+    assert_eq!(waiting.head().await.status(), 200);
+    process.signal("TERM");
+    let heard = within(ms(5_000), "the end of its stream", waiting.rest()).await.unwrap();
+    let error = heard.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let error: serde_json::Value = serde_json::from_str(error).unwrap();
+    assert_eq!((&error["error"]["code"], &error["error"]["status"]), (&"shutting_down".into(), &503.into()));
+}

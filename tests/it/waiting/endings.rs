@@ -163,3 +163,18 @@ async fn an_error_that_comes_with_a_good_status_is_the_providers_own() {
     assert_eq!((&error["message"], &error["code"]), (&"out of credits".into(), &402.into()));
     proxy.until_metric(&calls("broken"), 1.0).await;
 }
+
+#[tokio::test]
+async fn clients_that_go_by_the_names_of_events_are_told_by_name() {
+    let upstream = Upstream::start().await;
+    let proxy = one_at_a_time(&upstream).start().await;
+    let mut client = proxy.client().await;
+    client.send(post_to("/v1/messages", "", STREAMING)).await;
+    let (mut line, _) = upstream.request().await;
+    is_early(&client.head().await);
+    line.send(answer("401 Unauthorized", "Content-Type: application/json\r\n", WRONG_KEY)).await;
+    let heard = client.rest().await.unwrap();
+    let event = without_comments(&heard).1.strip_prefix("event: error\n").unwrap();
+    assert_eq!(error_of(event)["status"], 401);
+    assert!(event.starts_with(r#"data: {"type":"error","error":{"#), "{event}");
+}
