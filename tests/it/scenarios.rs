@@ -140,7 +140,6 @@ async fn tokens_are_used_to_the_full_and_never_beyond_though_nobody_says_how_man
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "what refusals teach is not yet wired to admission"]
 async fn limits_that_are_stricter_than_we_are_told_are_learned() {
     tell("stricter").await;
 }

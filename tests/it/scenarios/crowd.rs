@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use http::Method;
 use tidegate::sim::{Latency, Limits, Settings, Sim};
-use tidegate::time::{Duration, Tasks};
+use tidegate::time::{Duration, Tasks, now};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::client::post_to;
@@ -20,6 +20,7 @@ const REQUESTS: u32 = 8;
 const WINDOW: Duration = Duration::from_secs(4);
 const MARGIN: Duration = Duration::from_millis(200);
 const CALL: &str = r#"{"model":"sim-1","messages":[{"role":"user","content":"hello"}]}"#;
+const LIST: &str = "GET /admin/v1/queue?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// DESIGN §10: what a parked call costs beyond its body.
 const PARKED_BYTES_MAX: u64 = 64 << 10;
 /// To park ten thousand takes a while where nothing is optimised.
@@ -110,6 +111,16 @@ async fn ten_thousand_wait_and_a_thousand_leave_at_once_and_who_chats_notices_ne
     let interval = (WINDOW + MARGIN).as_secs_f64() / f64::from(REQUESTS) * 1_000.0;
     assert!(waits.len() >= 10, "{waits:?}");
     assert!(waits.iter().all(|wait| *wait <= interval + 150.0), "{waits:?}, a permit leaves each {interval} ms");
+
+    // All of them are listed, in the order of service. (How long that takes is for `make bench` to say.)
+    let asked = now();
+    let listed = Client::to(process.admin).await.ask(LIST).await;
+    println!("{} bytes of a list in {:?}", listed.body.len(), asked.elapsed());
+    assert_eq!(listed.status(), 200);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.body).unwrap();
+    let calls = listed["calls"].as_array().unwrap();
+    assert!((8_900..=9_000).contains(&calls.len()), "{} listed", calls.len());
+    assert!(calls.iter().zip(1_u64..).all(|(call, position)| call["position"] == position));
 
     // Who comes now and cannot wait that long is told so at once.
     let hasty = post_to("/v1/chat/completions", "x-tidegate-priority: low\r\nx-tidegate-deadline-ms: 60000\r\n", CALL);

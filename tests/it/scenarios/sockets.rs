@@ -17,8 +17,8 @@ use crate::support::{Proxy, ms, proxy};
 
 const MANY: usize = 500;
 const REQUESTS: u32 = 40;
-const WINDOW: Duration = Duration::from_secs(6);
-const LASTS: Duration = Duration::from_secs(13);
+const WINDOW: Duration = Duration::from_secs(4);
+const LASTS: Duration = Duration::from_millis(9_500);
 const CALL: &str = r#"{"model":"sim-1","messages":[{"role":"user","content":"hello"}]}"#;
 
 /// A provider that answers long before the next permit, so that whoever has one socket is back in line by then; and two
