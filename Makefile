@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test bench lint lint-deps soak clean
+.PHONY: help setup serve demo fair test bench lint lint-deps soak clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -44,6 +44,10 @@ serve: ## the proxy; for example: make serve ARGS="--upstream https://api.exampl
 
 demo: ## see it work, in about a minute, without a key or a network; ARGS as for serve
 	$(CARGO) run --release --locked -- demo $(ARGS)
+
+fair: ## play seven true minutes of clients with weights, and write what README shows of it
+	TIDEGATE_RECORD=$(abspath benches/fair/fair.json) $(CARGO) nextest run --locked --profile soak --run-ignored ignored-only \
+		--success-output immediate -E 'test(fairness_of_seven_true_minutes)'
 
 # nextest builds the binary that the SDK tests start; `cargo build` would build half of it again, with other features.
 test: setup lint ## everything a change must pass

@@ -17,10 +17,10 @@ use tidegate::limits::settings::Scope;
 use tidegate::time::{self, Duration, Instant};
 use tidegate::units::Priority;
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send>>;
+pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send>>;
 
 /// Limits that are checked on every decision and never in the way; of slots as many as `concurrency` says.
-fn quota(concurrency: u32) -> Quota {
+pub(crate) fn quota(concurrency: u32) -> Quota {
     Quota {
         requests: NonZeroU32::new(1_000_000_000),
         window: Duration::from_secs(1),
@@ -54,14 +54,14 @@ fn ask(admission: &Admission, priority: Priority) -> Waiting {
     Box::pin(async move { place.permit().await })
 }
 
-fn poll(waiting: &mut Waiting) -> Option<Permit> {
+pub(crate) fn poll(waiting: &mut Waiting) -> Option<Permit> {
     match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(permit) => Some(permit.unwrap()),
         Poll::Pending => None,
     }
 }
 
-fn take_and_end(admission: &Admission) {
+pub(crate) fn take_and_end(admission: &Admission) {
     let mut permit = poll(&mut ask(admission, Priority::Normal)).unwrap();
     permit.writing();
     permit.ended();

@@ -4,11 +4,20 @@
 
 mod admission;
 mod clients;
+mod crowd;
 mod journal;
 mod metrics;
 mod openai;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(hot_path, admission::benches, clients::benches, openai::benches, metrics::benches, journal::benches);
+criterion_group!(
+    hot_path,
+    admission::benches,
+    crowd::benches,
+    clients::benches,
+    openai::benches,
+    metrics::benches,
+    journal::benches
+);
 criterion_main!(hot_path);

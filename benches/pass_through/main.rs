@@ -11,6 +11,7 @@ mod client;
 mod instructions;
 mod memory;
 mod proxies;
+mod queue;
 mod report;
 mod shell;
 mod streams;
@@ -60,6 +61,7 @@ enum Part {
     Calls,
     Streams,
     Memory,
+    Queue,
     Instructions,
 }
 
@@ -79,12 +81,29 @@ struct Size {
     events: usize,
     connections: usize,
     large_bodies: usize,
+    /// Calls that wait while the queue is listed.
+    waiting: usize,
 }
 
 impl Size {
-    const SHORT: Self = Self { rounds: 5, load_ms: 700, streams: 100, events: 50, connections: 500, large_bodies: 200 };
-    const LONG: Self =
-        Self { rounds: 11, load_ms: 2_000, streams: 200, events: 100, connections: 1_000, large_bodies: 1_000 };
+    const SHORT: Self = Self {
+        rounds: 5,
+        load_ms: 700,
+        streams: 100,
+        events: 50,
+        connections: 500,
+        large_bodies: 200,
+        waiting: 10_000,
+    };
+    const LONG: Self = Self {
+        rounds: 11,
+        load_ms: 2_000,
+        streams: 200,
+        events: 100,
+        connections: 1_000,
+        large_bodies: 1_000,
+        waiting: 10_000,
+    };
 }
 
 fn other_build(text: &str) -> Result<(String, PathBuf), String> {
@@ -120,6 +139,9 @@ async fn measure(args: &Args) {
     }
     if wants(Part::Memory) {
         report.add(memory::measure(&stage, size).await);
+    }
+    if wants(Part::Queue) {
+        report.add(queue::measure(&stage, size).await);
     }
     if wants(Part::Instructions) {
         report.add(instructions::measure(&stage).await);

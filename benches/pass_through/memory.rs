@@ -56,6 +56,16 @@ pub(crate) async fn measure(stage: &Stage, size: Size) -> Section {
 
 /// KB of each of so many connections: after a call, or in the middle of one that waits.
 async fn per_connection(proxy: &Proxy, connections: usize, request: &[u8], waits: bool) -> f64 {
+    per_connection_of(proxy, connections, request, waits).await.0
+}
+
+/// The same, with the clients that hold the connections.
+pub(crate) async fn per_connection_of(
+    proxy: &Proxy,
+    connections: usize,
+    request: &[u8],
+    waits: bool,
+) -> (f64, Vec<Client>) {
     if !waits {
         let mut first = Client::connect(proxy.address).await;
         for _ in 0..FIRST_CALLS {
@@ -73,7 +83,7 @@ async fn per_connection(proxy: &Proxy, connections: usize, request: &[u8], waits
         }
         clients.push(client);
     }
-    (settled(&proxy.child).await - before) / connections as f64 / KB
+    ((settled(&proxy.child).await - before) / connections as f64 / KB, clients)
 }
 
 /// Bytes at the peak of so many parked calls with large bodies, and after they left.

@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) threads: Option<usize>,
     /// tidegate lets one call at a time pass, so that the others wait.
     pub(crate) parks: bool,
+    /// Where tidegate's operators ask, if anybody is to.
+    pub(crate) admin: Option<SocketAddr>,
     /// Counts instructions into this file of the stage.
     pub(crate) counted: Option<&'static str>,
 }
@@ -117,10 +119,11 @@ impl Stage {
     fn tidegate(&self, binary: &Path, log: &str, setup: Setup) -> Command {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let threads = setup.threads.map_or(String::new(), |threads| format!("threads = {threads}"));
+        let admin = setup.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let limits = if setup.parks { "[upstreams.limits]\nconcurrency = 1" } else { "" };
         let config = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nstate_dir = \"{}\"\nmemory_max = \"8GiB\"\n{threads}\n\
-             [admission]\nqueue_bytes_max = \"4GiB\"\n[telemetry]\nlog = \"{log}\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"{admin}\"\nstate_dir = \"{}\"\nmemory_max = \"8GiB\"\nconnections_max = 12_000\n{threads}\n\
+             [admission]\nqueue_bytes_max = \"4GiB\"\nwait_max = \"1d\"\nqueue_max = 20_000\n[telemetry]\nlog = \"{log}\"\n\
              [[upstreams]]\nbase_url = \"http://{}/v1\"\n{limits}\n",
             self.file(&format!("state-{number}")).display(),
             self.upstream,

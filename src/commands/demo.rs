@@ -9,7 +9,7 @@ mod plan;
 mod play;
 mod plot;
 mod record;
-mod svg;
+pub mod svg;
 mod table;
 mod view;
 

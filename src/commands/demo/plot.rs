@@ -3,7 +3,7 @@
 
 use super::measure::{STEP_SECONDS, Side, Waits};
 use super::plan::{CHATTING, Plan};
-use super::svg::{Area, Path, Svg};
+use super::svg::{Area, Path, Svg, ticks};
 use super::table::wait;
 
 const WIDTH: f64 = 960.0;
@@ -216,26 +216,4 @@ fn legend(svg: &mut Svg) {
     svg.text("small", (x(0.7) + 14.0, Y), "a try failed, and they ask again");
     svg.line("asking", (x(2.0) + 4.0, MARK - 7.0), (x(2.0) + 4.0, MARK + 7.0));
     svg.text("small", (x(2.0) + 14.0, Y), "from here on nothing new is asked, and who still waits is answered");
-}
-
-/// Round figures from 0 to `end`, about so many.
-fn ticks(end: f64, about: f64) -> impl Iterator<Item = f64> {
-    let rough = end / about;
-    let magnitude = 10_f64.powf(rough.log10().floor());
-    let step =
-        [1.0, 2.0, 5.0, 10.0].map(|step| step * magnitude).into_iter().find(|step| *step >= rough).unwrap_or(rough);
-    // Multiplied, not added up, and rounded, so that 0.3 is not 0.30000000000000004.
-    (0..).map(move |n| (f64::from(n) * step * 1e6).round() / 1e6).take_while(move |tick| *tick <= end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_are_round_figures() {
-        assert_eq!(ticks(48.0, 4.0).collect::<Vec<_>>(), [0.0, 20.0, 40.0]);
-        assert_eq!(ticks(1.3, 4.0).collect::<Vec<_>>(), [0.0, 0.5, 1.0]);
-        assert_eq!(ticks(40.0, 6.0).collect::<Vec<_>>(), [0.0, 10.0, 20.0, 30.0, 40.0]);
-    }
 }

@@ -4,30 +4,39 @@ use std::fmt::{self, Display, Write as _};
 
 /// A picture in the making.
 #[derive(Debug)]
-pub(super) struct Svg(String);
+pub struct Svg(String);
 
 /// A rectangle: of the plane of a plot, or a thing drawn.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Area {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) width: f64,
-    pub(super) height: f64,
+pub struct Area {
+    /// Its left edge.
+    pub x: f64,
+    /// Its upper edge.
+    pub y: f64,
+    /// From left to right.
+    pub width: f64,
+    /// From top to bottom.
+    pub height: f64,
 }
 
 impl Area {
-    pub(super) fn right(self) -> f64 {
+    /// Its right edge.
+    #[must_use]
+    pub fn right(self) -> f64 {
         self.x + self.width
     }
 
-    pub(super) fn bottom(self) -> f64 {
+    /// Its lower edge.
+    #[must_use]
+    pub fn bottom(self) -> f64 {
         self.y + self.height
     }
 }
 
 impl Svg {
     /// An empty picture of this size; `title` is what a screen reader says.
-    pub(super) fn new(width: f64, height: f64, title: &str, style: &str) -> Self {
+    #[must_use]
+    pub fn new(width: f64, height: f64, title: &str, style: &str) -> Self {
         let mut svg = Self(String::new());
         svg.line_of(format_args!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" height=\"{1}\" role=\"img\">",
@@ -39,38 +48,43 @@ impl Svg {
         svg
     }
 
-    pub(super) fn rect(&mut self, class: &str, area: Area, radius: f64) {
+    /// A rectangle with round corners.
+    pub fn rect(&mut self, class: &str, area: Area, radius: f64) {
         let radius = Figure(radius);
         self.line_of(format_args!("<rect class=\"{}\" {} rx=\"{radius}\"/>", Escaped(class), Placed(area)));
     }
 
-    pub(super) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
+    /// A straight line.
+    pub fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
         self.path(class, Path::default().to(from).to(to), None);
     }
 
-    pub(super) fn dot(&mut self, class: &str, (x, y): (f64, f64), radius: f64) {
+    /// A dot.
+    pub fn dot(&mut self, class: &str, (x, y): (f64, f64), radius: f64) {
         let (x, y, radius) = (Figure(x), Figure(y), Figure(radius));
         self.line_of(format_args!("<circle class=\"{}\" cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"/>", Escaped(class)));
     }
 
-    pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
+    /// A text that begins, or as its class says ends, at a point.
+    pub fn text(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
         let (x, y) = (Figure(x), Figure(y));
         self.line_of(format_args!("<text class=\"{}\" x=\"{x}\" y=\"{y}\">{}</text>", Escaped(class), Escaped(text)));
     }
 
     /// A path, of which nothing shows outside of the clip.
-    pub(super) fn path(&mut self, class: &str, path: Path, clip: Option<&str>) {
+    pub fn path(&mut self, class: &str, path: Path, clip: Option<&str>) {
         let clip = clip.map(|id| format!(" clip-path=\"url(#{id})\"")).unwrap_or_default();
         self.line_of(format_args!("<path class=\"{}\"{clip} d=\"{}\"/>", Escaped(class), path.0));
     }
 
     /// Names an area outside of which nothing shows.
-    pub(super) fn clip(&mut self, id: &str, area: Area) {
+    pub fn clip(&mut self, id: &str, area: Area) {
         self.line_of(format_args!("<clipPath id=\"{}\"><rect {}/></clipPath>", Escaped(id), Placed(area)));
     }
 
     /// The whole picture.
-    pub(super) fn finish(mut self) -> String {
+    #[must_use]
+    pub fn finish(mut self) -> String {
         self.line_of(format_args!("</svg>"));
         self.0
     }
@@ -83,11 +97,12 @@ impl Svg {
 
 /// Strokes.
 #[derive(Debug, Default)]
-pub(super) struct Path(String);
+pub struct Path(String);
 
 impl Path {
     /// Lifts the pen: the next point begins a stroke.
-    pub(super) fn lift(mut self) -> Self {
+    #[must_use]
+    pub fn lift(mut self) -> Self {
         if !self.0.is_empty() {
             self.0.push('M');
         }
@@ -95,7 +110,8 @@ impl Path {
     }
 
     /// On to a point.
-    pub(super) fn to(mut self, (x, y): (f64, f64)) -> Self {
+    #[must_use]
+    pub fn to(mut self, (x, y): (f64, f64)) -> Self {
         let pen = match self.0.chars().last() {
             None => "M",
             Some('M') => "",
@@ -105,6 +121,16 @@ impl Path {
         let _infallible = write!(self.0, "{pen}{} {}", Figure(x), Figure(y));
         self
     }
+}
+
+/// Round figures from 0 to `end`, about so many: for the lines of a scale.
+pub fn ticks(end: f64, about: f64) -> impl Iterator<Item = f64> {
+    let rough = end / about;
+    let magnitude = 10_f64.powf(rough.log10().floor());
+    let step =
+        [1.0, 2.0, 5.0, 10.0].map(|step| step * magnitude).into_iter().find(|step| *step >= rough).unwrap_or(rough);
+    // Multiplied, not added up, and rounded, so that 0.3 is not 0.30000000000000004.
+    (0..).map(move |n| (f64::from(n) * step * 1e6).round() / 1e6).take_while(move |tick| *tick <= end)
 }
 
 /// A coordinate as short as it can be.
@@ -158,5 +184,12 @@ mod tests {
     fn a_lifted_pen_begins_a_stroke() {
         let path = Path::default().to((0.0, 1.0)).to((2.0, 3.0)).lift().to((4.0, 5.0)).to((6.0, 7.0));
         assert_eq!(path.0, "M0 1L2 3M4 5L6 7");
+    }
+
+    #[test]
+    fn ticks_are_round_figures() {
+        assert_eq!(ticks(48.0, 4.0).collect::<Vec<_>>(), [0.0, 20.0, 40.0]);
+        assert_eq!(ticks(1.3, 4.0).collect::<Vec<_>>(), [0.0, 0.5, 1.0]);
+        assert_eq!(ticks(40.0, 6.0).collect::<Vec<_>>(), [0.0, 10.0, 20.0, 30.0, 40.0]);
     }
 }

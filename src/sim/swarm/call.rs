@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use super::Swarm;
 use super::report::{Sample, ms};
 use super::verify::{End, Outcome, StreamReader};
+use super::{Swarm, WorkerSpec};
 use crate::sim::content;
 use crate::sim::wire::{Body, Connection, ResponseHead, WireError};
 use crate::time::now;
@@ -33,13 +33,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(swarm: &Swarm) -> Self {
+    pub(super) fn new(swarm: &Swarm, spec: &WorkerSpec) -> Self {
         let rest = swarm.base_url.strip_prefix("http://").unwrap_or(&swarm.base_url);
         let (authority, base) = rest.split_once('/').unwrap_or((rest, "v1"));
         Self {
             authority: authority.to_owned(),
             path: format!("/{}/chat/completions", base.trim_end_matches('/')),
-            api_key: swarm.api_key.clone(),
+            api_key: spec.api_key.as_ref().or(swarm.api_key.as_ref()).cloned(),
             model: swarm.model.clone(),
             connection: None,
         }

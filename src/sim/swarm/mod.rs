@@ -51,6 +51,8 @@ pub struct WorkerSpec {
     pub name: String,
     /// How many there are.
     pub count: usize,
+    /// Their own key, in place of the swarm's.
+    pub api_key: Option<String>,
     /// Sent as `x-tidegate-priority`.
     pub priority: Option<Priority>,
     /// Whether they stream.
@@ -65,7 +67,15 @@ impl WorkerSpec {
     /// So many workers of this name that stream every other call and never pause.
     #[must_use]
     pub fn new(name: &str, count: usize) -> Self {
-        Self { name: name.to_owned(), count, priority: None, stream: Streaming::Half, think: None, body_bytes: 0 }
+        Self {
+            name: name.to_owned(),
+            count,
+            api_key: None,
+            priority: None,
+            stream: Streaming::Half,
+            think: None,
+            body_bytes: 0,
+        }
     }
 }
 
@@ -180,7 +190,7 @@ impl Worker {
         let Shared { swarm, samples, .. } = &*self.shared;
         let (Some(spec), Some(samples)) = (swarm.workers.get(self.group), samples.get(self.group)) else { return };
         let mut luck = fastrand::Rng::with_seed(swarm.seed ^ ((self.group as u64) << 32) ^ self.number as u64);
-        let mut client = Client::new(swarm);
+        let mut client = Client::new(swarm, spec);
         let mut call: u64 = 0;
         while self.goes_on(call) {
             let sample = self.call(&mut client, spec, call).await;

@@ -115,6 +115,12 @@ impl Sample {
         let outcome = Outcome::Unfinished;
         Self { started_seconds, stream, head_ms: None, total_ms: 0.0, queue_ms: None, attempts: None, outcome }
     }
+
+    /// When its turn came, in seconds since the swarm started, if it is known to have come.
+    #[must_use]
+    pub fn turn_seconds(&self) -> Option<f64> {
+        self.queue_ms.map(|waited| self.started_seconds + waited / 1_000.0)
+    }
 }
 
 /// Percentiles by nearest rank; all zero where there was nothing to measure.

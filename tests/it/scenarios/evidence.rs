@@ -53,6 +53,12 @@ impl Evidence {
     /// What those who chat waited for their turn, in milliseconds, from the moment on at which they were the first of
     /// their class, and while a slot was free. Calls that were sent more than once waited more than once and are left out.
     pub(super) fn chat_waits(&self, story: &Story) -> Percentiles {
+        let after = |(turn, _): &(f64, f64)| *turn >= story.warm_up.as_secs_f64();
+        Percentiles::of(self.chat_turns().into_iter().filter(after).map(|(_, waited)| waited * 1_000.0))
+    }
+
+    /// When those who chat had their turn, in seconds since the clients began, and what they waited for it, in seconds.
+    pub(super) fn chat_turns(&self) -> Vec<(f64, f64)> {
         let samples: Vec<&Sample> =
             self.stayed.group("chat").map(|group| group.samples.iter().collect()).unwrap_or_default();
         let granted = |sample: &Sample| sample.started_seconds + sample.queue_ms.unwrap_or(0.0) / 1_000.0;
@@ -60,12 +66,10 @@ impl Evidence {
             let earlier = samples.iter().filter(|other| other.started_seconds < sample.started_seconds);
             let first_since = earlier.map(|other| granted(other)).fold(sample.started_seconds, f64::max);
             let (from, to) = (self.began + first_since, self.began + granted(sample));
-            ((to - from).max(0.0) - self.in_full_between(from, to)) * 1_000.0
+            ((to - from).max(0.0) - self.in_full_between(from, to)).max(0.0)
         };
-        let measured = samples
-            .iter()
-            .filter(|sample| sample.attempts == Some(1) && sample.started_seconds >= story.warm_up.as_secs_f64());
-        Percentiles::of(measured.map(|sample| wait(sample)))
+        let measured = samples.iter().filter(|sample| sample.attempts == Some(1));
+        measured.map(|sample| (granted(sample), wait(sample))).collect()
     }
 
     /// How long between two instants no slot could be had.

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::story::{Story, Turn, read_faults};
 
-/// How often somebody looks whether the provider's slots are all taken.
+/// How often somebody looks whether the provider's slots are all taken, and how many tokens are.
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// What was seen. All times are in seconds of the provider's clock.
@@ -28,6 +28,8 @@ pub(super) struct Evidence {
     pub(super) allowed: Vec<(f64, Limits)>,
     /// From when to when all its slots were taken.
     pub(super) in_full: Vec<(f64, f64)>,
+    /// Tokens in the provider's window, at every glance.
+    pub(super) tokens: Vec<(f64, u64)>,
     /// Of the clients that stay.
     pub(super) stayed: Report,
     /// Of those that hang up.
@@ -57,10 +59,17 @@ pub(super) async fn play(story: &Story) -> Evidence {
     for leaving in leaving {
         left.push(leaving.finish().await);
     }
-    let in_full = std::mem::take(&mut *stage.in_full.lock());
+    let Seen { in_full, tokens } = std::mem::take(&mut *stage.seen.lock());
     stage.empties(story.provider.disconnect_lag).await;
     let (stats, arrivals) = (stage.sim.stats(), stage.sim.arrivals());
-    Evidence { began, stats, arrivals, allowed, in_full, stayed, left }
+    Evidence { began, stats, arrivals, allowed, in_full, tokens, stayed, left }
+}
+
+/// What only glances tell.
+#[derive(Default)]
+struct Seen {
+    in_full: Vec<(f64, f64)>,
+    tokens: Vec<(f64, u64)>,
 }
 
 struct Stage {
@@ -68,7 +77,7 @@ struct Stage {
     app: App,
     base_url: String,
     config: PathBuf,
-    in_full: Arc<Mutex<Vec<(f64, f64)>>>,
+    seen: Arc<Mutex<Seen>>,
     running: [JoinHandle<()>; 2],
     _folder: TempDir,
 }
@@ -85,13 +94,13 @@ impl Stage {
         let ports = Ports::bind(&settings).expect("free ports");
         let base_url = format!("http://{}/v1", ports.clients().expect("bound"));
         let app = App::new(settings, source, None, Past::none()).expect("it starts");
-        let (tasks, in_full) = (Tasks::default(), Arc::default());
+        let (tasks, seen) = (Tasks::default(), Arc::default());
         let serving = app.clone();
         let running = [
             tasks.spawn(async move { serving.run(ports).await.expect("it serves") }),
-            tasks.spawn(watch_slots(Arc::clone(&sim), Arc::clone(&in_full))),
+            tasks.spawn(watch(Arc::clone(&sim), Arc::clone(&seen))),
         ];
-        Self { sim, app, base_url, config, in_full, running, _folder: folder }
+        Self { sim, app, base_url, config, seen, running, _folder: folder }
     }
 
     fn clock(&self) -> f64 {
@@ -135,13 +144,17 @@ impl Drop for Stage {
     }
 }
 
-async fn watch_slots(sim: Arc<Running>, in_full: Arc<Mutex<Vec<(f64, f64)>>>) {
-    let mut seen = 0.0;
+async fn watch(sim: Arc<Running>, seen: Arc<Mutex<Seen>>) {
+    let mut known = 0.0;
     loop {
-        let Stats { uptime_seconds: now, in_full_seconds, .. } = sim.stats();
-        if in_full_seconds > seen {
-            in_full.lock().push((now - (in_full_seconds - seen), now));
-            seen = in_full_seconds;
+        let Stats { uptime_seconds: now, in_full_seconds, tokens_now, .. } = sim.stats();
+        {
+            let mut seen = seen.lock();
+            seen.tokens.push((now, tokens_now));
+            if in_full_seconds > known {
+                seen.in_full.push((now - (in_full_seconds - known), now));
+                known = in_full_seconds;
+            }
         }
         tokio::time::sleep(GLANCE).await;
     }

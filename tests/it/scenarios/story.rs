@@ -31,7 +31,8 @@ pub(super) struct Story {
     pub(super) expect: Expect,
 }
 
-/// The strict simulated provider; on a violation it resets the connection, and refuses everybody for ten seconds.
+/// The strict simulated provider; on a violation it resets the connection and refuses everybody for ten seconds, unless
+/// the story says otherwise.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Provider {
@@ -47,6 +48,11 @@ pub(super) struct Provider {
     pub(super) disconnect_lag: Duration,
     #[serde(default)]
     faults: BTreeMap<String, f64>,
+    /// What a request over a limit gets, as `tidegate sim --on-violation` names it.
+    on_violation: Option<String>,
+    /// How long everybody is refused after it.
+    #[serde(default, deserialize_with = "optional_duration")]
+    penalty: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -56,15 +62,21 @@ pub(super) struct Allows {
     #[serde(deserialize_with = "duration")]
     pub(super) window: Duration,
     pub(super) concurrency: u32,
+    pub(super) tokens: Option<u32>,
 }
 
 /// Like workers; each makes one call after the other.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Workers {
-    name: String,
-    count: usize,
-    priority: String,
+    pub(super) name: String,
+    pub(super) count: usize,
+    /// What they bear in `Authorization`.
+    key: Option<String>,
+    pub(super) priority: String,
+    /// They do not stream; else every other call does.
+    #[serde(default)]
+    plain: bool,
     /// The shortest and the longest pause between two calls.
     think: Option<(String, String)>,
     /// They hang up after so long, wherever their call is then.
@@ -93,7 +105,7 @@ pub(super) struct Expect {
     /// So many calls at least are answered whole and right.
     pub(super) ok_min: u64,
     /// The most exchanges the provider sees at once.
-    pub(super) in_flight_max: u32,
+    pub(super) in_flight_max: Option<u32>,
     /// The least share of the provider's rate that is used under backlog.
     pub(super) rate_used_min: Option<f64>,
     /// The longest wait of who chats, with a slot free, at the 95th percentile. (The 99th of some dozens of calls would be
@@ -107,6 +119,17 @@ pub(super) struct Expect {
     /// So many exchanges at least were cut by clients that hung up.
     #[serde(default)]
     pub(super) hangups_min: u64,
+    /// Groups of workers and their weights: each gets its share of all that these groups get, to a twentieth.
+    #[serde(default)]
+    pub(super) weights: BTreeMap<String, f64>,
+    /// The longest that a group has to go without a turn, in seconds.
+    #[serde(default)]
+    pub(super) silence_seconds_max: BTreeMap<String, f64>,
+    /// The least share of the provider's tokens that is used after the warm-up.
+    pub(super) tokens_used_min: Option<f64>,
+    /// Requests the provider may have refused: none, unless it is stricter than we are told.
+    #[serde(default)]
+    pub(super) refused_max: u64,
 }
 
 impl Story {
@@ -117,14 +140,15 @@ impl Story {
     }
 
     pub(super) fn provider_settings(&self) -> Settings {
-        let Provider { allows, mean, spread, arrival_jitter, disconnect_lag, faults } = &self.provider;
+        let Provider { allows, mean, spread, arrival_jitter, disconnect_lag, faults, on_violation, penalty } =
+            &self.provider;
         Settings {
             limits: allows.limits(),
             latency: Latency { mean: *mean, spread: *spread },
             arrival_jitter: *arrival_jitter,
             disconnect_lag: *disconnect_lag,
-            on_violation: Violation::Reset,
-            penalty: Duration::from_secs(10),
+            on_violation: on_violation.as_ref().map_or(Violation::Reset, |word| word.parse().expect("an answer")),
+            penalty: penalty.unwrap_or(Duration::from_secs(10)),
             faults: read_faults(faults),
             seed: self.seed,
             ..Settings::default()
@@ -147,10 +171,17 @@ impl Story {
     }
 }
 
+impl Provider {
+    /// The longest an exchange takes.
+    pub(super) fn longest(&self) -> Duration {
+        self.mean.mul_f64(1.0 + self.spread) + self.arrival_jitter
+    }
+}
+
 impl Allows {
     pub(super) fn limits(self) -> Limits {
-        let Self { requests, window, concurrency } = self;
-        Limits { requests: Some(requests), concurrency: Some(concurrency), tokens: None, window }
+        let Self { requests, window, concurrency, tokens } = self;
+        Limits { requests: Some(requests), concurrency: Some(concurrency), tokens, window }
     }
 }
 
@@ -158,8 +189,9 @@ impl Workers {
     pub(super) fn spec(&self) -> WorkerSpec {
         let read = |text: &String| parse_duration(text).expect("a duration");
         WorkerSpec {
+            api_key: self.key.clone(),
             priority: Some(Priority::parse(&self.priority).expect("a class")),
-            stream: Streaming::Half,
+            stream: if self.plain { Streaming::Never } else { Streaming::Half },
             think: self.think.as_ref().map(|(least, most)| (read(least), read(most))),
             ..WorkerSpec::new(&self.name, self.count)
         }

@@ -117,6 +117,15 @@ impl Sending {
         Ok(Coming { status: head.status, headers: head.headers, body })
     }
 
+    /// The status of an answer that is read to its end, however long it is in coming.
+    pub(crate) async fn status_in_the_end(self) -> Result<StatusCode, h2::Error> {
+        let (head, mut body) = self.answer.await?.into_parts();
+        while let Some(bytes) = body.data().await {
+            body.flow_control().release_capacity(bytes?.len())?;
+        }
+        Ok(head.status)
+    }
+
     /// The whole answer.
     pub(crate) async fn whole(self) -> (StatusCode, HeaderMap, Vec<u8>) {
         let mut coming = self.answer().await.expect("an answer");
