@@ -282,9 +282,10 @@ impl State {
 
     /// A permit came back unused: the next in line goes at once, at its place in the pace, or everything returns.
     pub(super) fn hand_over(&mut self, shared: &Arc<Shared>, now: Instant, held: Held) {
-        let lane = held.lane;
+        let (lane, client) = (held.lane, held.client);
         self.give_back(now, held);
         self.dispatch(shared, now, lane, Backlog::Empty);
+        self.unpark(shared, now, client);
     }
 
     /// Nothing of a permit was used.
@@ -311,7 +312,7 @@ impl State {
         let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
         let (until, is_lesson) = allowance.refused(now, &held.taken, signal);
         let learned = is_lesson.then(|| allowance.save_learned(now));
-        self.turn_away_hopeless(now, held.lane, until);
+        self.turn_away_hopeless(shared, now, held.lane, until);
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
         Some((until, learned))
     }
@@ -362,7 +363,7 @@ impl State {
 
     /// A lane is closed: who waits for it alone, and not until it opens, is told so at once. That looks at all of them,
     /// but then there is nothing else to do.
-    fn turn_away_hopeless(&mut self, now: Instant, lane: usize, opens: Instant) {
+    fn turn_away_hopeless(&mut self, shared: &Arc<Shared>, now: Instant, lane: usize, opens: Instant) {
         let Some(known) = self.lanes.get(lane).filter(|_| opens > now + HOPELESS_FROM) else { return };
         let alone = known.lines.iter().filter_map(|line| self.lines.get(*line)).filter(|line| line.lanes == [lane]);
         let hopeless: Vec<_> = alone
@@ -375,6 +376,7 @@ impl State {
                 let left = waiting.deadline.saturating_duration_since(now);
                 let turn = Some(opens.saturating_duration_since(now));
                 self.turn_away(now, client, waiting, Refusal::DeadlineUnreachable { turn, left });
+                self.unpark(shared, now, client);
             }
         }
     }

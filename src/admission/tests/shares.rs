@@ -120,6 +120,22 @@ async fn a_client_at_its_own_limit_stands_aside_and_nobody_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_permit_that_comes_back_lets_its_own_client_go_on() {
+    let admission = one(quota(40, 5));
+    let own = Quota { requests: NonZeroU32::new(1), ..Quota::unlimited() };
+    let quotas = vec![ClientQuota { quota: own, ..client(0, 1) }];
+    admission.reconfigure(vec![way("up", &["k"], quota(40, 5))], quotas, BOUNDS);
+    let unused = admission.place(by(0, Priority::Normal)).permit().await.unwrap();
+    let mut next = admission.place(by(0, Priority::Normal));
+    let next = tokio::task::spawn(async move { next.permit().await.map(spend) });
+    wait_for(&admission, 1).await;
+    let start = time::now();
+    drop(unused);
+    next.await.unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_wants_to_be_refused_at_its_own_limit_is_and_spends_nothing() {
     let admission = one(quota(40, 5));
     let own = Quota { concurrency: NonZeroU32::new(1), tokens: NonZeroU32::new(100), ..Quota::unlimited() };
