@@ -86,7 +86,7 @@ impl State {
             let Some((_, waiting)) = self.lines.get(line).and_then(|line| line.class(class).nth(client, 0)) else {
                 break Ready::OnRelease;
             };
-            let (ask, has_own) = (Ask { class, tokens: waiting.tokens }, waiting.own.is_some());
+            let (ask, has_own) = (Ask { class, tokens: waiting.tokens.tokens() }, waiting.own.is_some());
             match self.take(shared, now, (lane, client), ask, backlog, has_own) {
                 Ok(permit) => self.grant(now, lane, next, permit),
                 Err(Missing::Own(ready)) => self.park(client, ready),

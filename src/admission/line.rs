@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::clients::ClientNumber;
 use super::fair::Tag;
 use super::ranked::Ranked;
-use super::{Permit, Refusal};
+use super::{Estimate, Permit, Refusal};
 use crate::ids::{CallId, KeyId};
 use crate::limits::Taken;
 use crate::time::Instant;
@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     pub(super) key: KeyId,
     pub(super) model: Option<Arc<str>>,
     pub(super) bytes: u64,
-    pub(super) tokens: u64,
+    pub(super) tokens: Estimate,
     pub(super) since: Instant,
     pub(super) deadline: Instant,
     /// What it has reserved of its client's own limits already, where those refuse at once.

@@ -1,6 +1,6 @@
 //! Everybody who waits, in the order of service: what operators are shown.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::clients::ClientNumber;
@@ -26,6 +26,45 @@ struct Next {
 struct Merge {
     classes: [BinaryHeap<Reverse<Next>>; 3],
     floors: Floors,
+    /// How many were listed.
+    listed: u32,
+}
+
+/// The next call of one merge, ordered by when its turn is expected.
+struct Soonest {
+    queued: Queued,
+    merge: usize,
+}
+
+impl Soonest {
+    fn new(queued: Queued, merge: usize) -> Self {
+        Self { queued, merge }
+    }
+
+    fn key(&self) -> (Duration, u32, usize) {
+        let Outlook { position, eta } = self.queued.outlook;
+        (eta.unwrap_or(Duration::MAX), position, self.merge)
+    }
+}
+
+impl PartialEq for Soonest {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Soonest {}
+
+impl PartialOrd for Soonest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Soonest {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
 }
 
 impl State {
@@ -35,31 +74,38 @@ impl State {
         for (index, line) in &self.lines {
             domains.entry(line.domain()).or_default().push(index);
         }
-        let mut calls = Vec::new();
+        let mut merges: Vec<Merge> = Vec::new();
+        let mut nexts = BinaryHeap::new();
         for (domain, lines) in domains {
-            calls.extend(self.queue_of(now, domain, &lines, most));
+            let Some(mut merge) = self.merge(domain, &lines) else { continue };
+            if let Some(queued) = self.next_of(now, &mut merge) {
+                nexts.push(Reverse(Soonest::new(queued, merges.len())));
+            }
+            merges.push(merge);
         }
-        calls.sort_by_key(|call| (call.outlook.eta.unwrap_or(Duration::MAX), call.outlook.position));
-        calls.truncate(most);
+        let mut calls = Vec::new();
+        while calls.len() < most
+            && let Some(Reverse(Soonest { queued, merge })) = nexts.pop()
+        {
+            calls.push(queued);
+            if let Some(queued) = self.next_of(now, &mut merges[merge]) {
+                nexts.push(Reverse(Soonest::new(queued, merge)));
+            }
+        }
         let (waiting, bytes) = self.totals();
         Queue { waiting, bytes, calls }
     }
 
-    fn queue_of(&mut self, now: Instant, domain: usize, lines: &[usize], most: usize) -> Vec<Queued> {
-        let Some(mut merge) = self.merge(domain, lines) else { return Vec::new() };
-        let mut calls = Vec::new();
-        while calls.len() < most
-            && let Some((class, next)) = self.step(&mut merge)
-        {
-            let position = u32::try_from(calls.len() + 1).unwrap_or(u32::MAX);
-            calls.extend(self.describe(now, class, &next, position));
-        }
-        calls
+    /// The next call of those who share a virtual time.
+    fn next_of(&mut self, now: Instant, merge: &mut Merge) -> Option<Queued> {
+        let (class, next) = self.step(merge)?;
+        merge.listed = merge.listed.saturating_add(1);
+        self.describe(now, class, &next, merge.listed)
     }
 
     fn merge(&self, domain: usize, lines: &[usize]) -> Option<Merge> {
         let lane = self.lanes.get(domain)?;
-        let mut merge = Merge { classes: Default::default(), floors: lane.floors };
+        let mut merge = Merge { classes: Default::default(), floors: lane.floors, listed: 0 };
         for &line in lines {
             let waits = self.lines.get(line)?;
             for class in Priority::ALL {
@@ -106,7 +152,7 @@ impl State {
             outlook: Outlook { position, eta: None },
             waited: now.saturating_duration_since(waiting.since),
             left: waiting.deadline.saturating_duration_since(now),
-            tokens: waiting.tokens,
+            tokens: waiting.tokens.tokens(),
             bytes: waiting.bytes,
         };
         let nth = u32::try_from(next.rank).unwrap_or(u32::MAX).saturating_add(1);

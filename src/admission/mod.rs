@@ -18,6 +18,7 @@
 
 mod clients;
 mod dispatch;
+mod estimate;
 mod fair;
 mod floors;
 mod lane;
@@ -45,6 +46,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::clients::ClientQuota;
+pub use self::estimate::Estimate;
 pub use self::permit::Permit;
 pub use self::place::{Demand, Place};
 pub use self::refusal::{Full, Refusal};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::oneshot;
 
 use super::line::Told;
-use super::{Permit, Refusal, Shared};
+use super::{Estimate, Permit, Refusal, Shared};
 use crate::answer::{Outlook, Standing};
 use crate::ids::{CallId, ClientId, KeyId};
 use crate::time::{self, Instant};
@@ -31,7 +31,7 @@ pub struct Demand {
     /// Bytes its body holds while it waits.
     pub bytes: u64,
     /// The tokens it is expected to use at the most, prompt and answer together: reserved, and settled by its usage.
-    pub tokens: u64,
+    pub tokens: Estimate,
     /// When waiting is over.
     pub deadline: Instant,
     /// A request that the provider does not count: it takes no permit.
@@ -49,7 +49,7 @@ impl Demand {
             priority,
             model: None,
             bytes: 0,
-            tokens: 0,
+            tokens: Estimate::known(0),
             deadline,
             exempt: false,
         }

@@ -132,7 +132,7 @@ impl State {
         }
         let lanes = self.ways.serving(&mut self.lanes, now, model, demand.key)?;
         let client = self.clients.key_of(&demand.client);
-        let ask = Ask { class: demand.priority, tokens: demand.tokens };
+        let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
         if let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask) {
             return Ok(Asked::Granted(permit));
         }
@@ -147,7 +147,7 @@ impl State {
             key: demand.key,
             model: demand.model.clone(),
             bytes: demand.bytes,
-            tokens: demand.tokens,
+            tokens: demand.tokens.clone(),
             since: now,
             deadline: demand.deadline,
             own,

@@ -5,6 +5,7 @@ mod past;
 
 use std::num::NonZeroU32;
 
+use super::forecast::Played;
 use super::learned::{Evidence, Figures, Learned, Lesson, LessonStatus, Saved, Signal};
 use super::{Ask, Backlog, Dimension, Meter, Pace, Quota, Ready, Slots, Taken, Window};
 use crate::openai::RateLimits;
@@ -45,15 +46,18 @@ struct Rate {
     window: Window,
     /// `None`: as fast as the window lets.
     pace: Option<Pace>,
+    /// What comes, as it was last asked for, if nothing has changed since.
+    played: Option<Played>,
 }
 
 impl Rate {
     fn new(quota: &Quota, requests: NonZeroU32) -> Self {
         let pace = quota.burst.map(|burst| Pace::new(quota.step(requests), burst.min(requests)));
-        Self { window: Window::new(requests, quota.span()), pace }
+        Self { window: Window::new(requests, quota.span()), pace, played: None }
     }
 
     fn reconfigure(&mut self, now: Instant, quota: &Quota, requests: NonZeroU32) {
+        self.played = None;
         self.window.reconfigure(now, requests, quota.span());
         if let (Some(pace), Some(burst)) = (&mut self.pace, quota.burst) {
             pace.reconfigure(quota.step(requests), burst.min(requests));
@@ -152,7 +156,7 @@ impl Allowance {
         }
         let gate = self.closed_until.map_or(Ready::Now, |until| Ready::at(until, now));
         let mut ready = gate.and(self.day.ready(now, 1));
-        if let Some(Rate { window, pace }) = &mut self.rate {
+        if let Some(Rate { window, pace, .. }) = &mut self.rate {
             ready = ready.and(window.ready(now));
             if let (Backlog::Waiting, Some(pace)) = (backlog, pace) {
                 ready = ready.and(pace.ready(now, window));
@@ -195,11 +199,12 @@ impl Allowance {
             Ready::Now => {}
             missing @ (Ready::At(_) | Ready::OnRelease) => return Err(missing),
         }
-        if let Some(Rate { window, pace }) = &mut self.rate {
+        if let Some(Rate { window, pace, played }) = &mut self.rate {
             if let Some(pace) = pace {
                 pace.take(now)?; // last, since it is the only one that takes in asking
             }
             window.take();
+            *played = None;
         }
         self.closed_until = None;
         self.tokens.take(ask.tokens);
@@ -224,7 +229,8 @@ impl Allowance {
         self.slots.release(taken.class, now, now);
         self.tokens.refund(taken.tokens);
         self.day.refund(1);
-        if let Some(Rate { window, pace }) = &mut self.rate {
+        if let Some(Rate { window, pace, played }) = &mut self.rate {
+            *played = None;
             window.refund();
             if let Some(pace) = pace {
                 pace.refund();
@@ -237,6 +243,7 @@ impl Allowance {
         self.pending = self.pending.saturating_sub(1);
         self.last_stamp = Some(now);
         if let Some(rate) = &mut self.rate {
+            rate.played = None;
             rate.window.stamp(now);
         }
         self.day.stamp(now, 1);

@@ -9,17 +9,52 @@ const PLAYED_MAX: u32 = 256;
 /// The instant of the `n`-th permit, from 1, if the first can leave at `first` at the soonest, each is written at once
 /// and nothing else changes. Exact where a window has no more than 128, and for the first 256 permits; else off by what
 /// was left of a burst.
-pub(super) fn nth_permit(window: &mut Window, pace: &Pace, now: Instant, first: Instant, n: u32) -> Instant {
+pub(super) fn nth_permit(
+    window: &mut Window,
+    pace: &Pace,
+    now: Instant,
+    first: Instant,
+    n: u32,
+    played_before: &mut Option<Played>,
+) -> Instant {
     let allowance = window.allowance();
     // The pattern repeats each span; in the second one what was left of a burst is evened out.
     let most = allowance.saturating_mul(2).min(PLAYED_MAX);
     let spans = if allowance <= most { n.saturating_sub(most).div_ceil(allowance) } else { 0 };
     let played = (n - spans * allowance).min(most);
-    let played_at = play(window, pace, now, first, played);
+    let played_at = Played::nth(played_before, (window, pace), (now, first), (played, most));
     let behind = n - played - spans * allowance;
     let stepped =
         played_at + window.span().saturating_mul(spans) + pace.step_since(now, 0, None).saturating_mul(behind);
     window.nth_opens(now, n).map_or(stepped, |opens| opens.max(stepped))
+}
+
+/// What was played the last time, for as long as nothing changes: whoever lists a queue asks for each place in it.
+#[derive(Debug)]
+pub(super) struct Played {
+    /// The present, and when the first permit could leave.
+    asked: (Instant, Instant),
+    permits: Vec<Instant>,
+}
+
+impl Played {
+    /// The `n`-th permit; when it is not the first time that somebody asks, as many are played as may be asked for.
+    fn nth(
+        before: &mut Option<Self>,
+        (window, pace): (&mut Window, &Pace),
+        asked: (Instant, Instant),
+        (n, most): (u32, u32),
+    ) -> Instant {
+        let index = usize::try_from(n - 1).unwrap_or(usize::MAX);
+        let known = before.as_ref().filter(|before| before.asked == asked);
+        if let Some(permit) = known.and_then(|known| known.permits.get(index)) {
+            return *permit;
+        }
+        let permits = play(window, pace, asked, if known.is_some() { most } else { n });
+        let permit = permits.get(index).copied().unwrap_or(asked.1);
+        *before = Some(Self { asked, permits });
+        permit
+    }
 }
 
 /// A window as it will be.
@@ -55,7 +90,7 @@ impl Ahead<'_> {
     }
 }
 
-fn play(window: &mut Window, pace: &Pace, now: Instant, first: Instant, n: u32) -> Instant {
+fn play(window: &mut Window, pace: &Pace, (now, first): (Instant, Instant), n: u32) -> Vec<Instant> {
     window.left(now); // expires what has expired
     let capacity = usize::try_from(n).unwrap_or_default();
     let mut ahead = Ahead { window, expired: 0, left: Vec::with_capacity(capacity), left_expired: 0 };
@@ -82,5 +117,5 @@ fn play(window: &mut Window, pace: &Pace, now: Instant, first: Instant, n: u32) 
         cells.take(at);
         ahead.left.push(at);
     }
-    at
+    ahead.left
 }

@@ -21,7 +21,7 @@ pub use self::account::TurnedAway;
 pub use self::classify::{BadCall, Incoming};
 pub use self::clients::{Caller, Clients, Stranger};
 use self::habits::{Asked, Habits};
-use crate::admission::{Admission, Demand};
+use crate::admission::{Admission, Demand, Estimate};
 use crate::answer::{Answer, Trace};
 use crate::call::Call;
 use crate::ids::{ClientId, KeyId};
@@ -110,7 +110,11 @@ impl Pipeline {
     pub async fn execute(&self, call: Call, trace: Trace) -> Result<Answer, Failure> {
         let Shared { admission, upstreams, metrics, habits, .. } = &*self.0;
         let asked = Asked::of(&call);
-        let place = admission.place(self.demand(&call, habits.tokens(&asked)));
+        let tokens = {
+            let (asked, habits) = (asked.clone(), Arc::clone(habits));
+            Estimate::asked(move || habits.tokens(&asked))
+        };
+        let place = admission.place(self.demand(&call, tokens));
         let account = Account::open(&call, trace.clone(), Arc::clone(metrics), (asked, Arc::clone(habits)));
         trace.watch(place.outlook());
         match upstreams.exchange(call, place, trace).await {
@@ -136,7 +140,7 @@ impl Pipeline {
         self.0.admission.waiting()
     }
 
-    fn demand(&self, call: &Call, tokens: u64) -> Demand {
+    fn demand(&self, call: &Call, tokens: Estimate) -> Demand {
         let (path, _) = call.target.split_once('?').unwrap_or((&call.target, ""));
         Demand {
             id: call.id,

@@ -147,10 +147,11 @@ async fn a_client_that_wants_to_be_refused_at_its_own_limit_is_and_spends_nothin
     let slots = Refusal::LimitExceeded { dimension: Dimension::Concurrency, limit: 1, retry_after: None };
     assert_eq!((refused, used(&admission)), (slots, 1));
     running.ended();
-    spend(admission.place(Demand { tokens: 60, ..by(0, Priority::Normal) }).permit().await.unwrap());
-    let refused = admission.place(Demand { tokens: 60, ..by(0, Priority::Normal) }).permit().await.unwrap_err();
+    spend(admission.place(Demand { tokens: Estimate::known(60), ..by(0, Priority::Normal) }).permit().await.unwrap());
+    let refused =
+        admission.place(Demand { tokens: Estimate::known(60), ..by(0, Priority::Normal) }).permit().await.unwrap_err();
     let retry_after = Some(Duration::from_secs(60));
     assert_eq!(refused, Refusal::LimitExceeded { dimension: Dimension::Tokens, limit: 100, retry_after });
     tokio::time::sleep(Duration::from_secs(60)).await;
-    spend(admission.place(Demand { tokens: 60, ..by(0, Priority::Normal) }).permit().await.unwrap());
+    spend(admission.place(Demand { tokens: Estimate::known(60), ..by(0, Priority::Normal) }).permit().await.unwrap());
 }

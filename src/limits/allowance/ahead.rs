@@ -20,9 +20,9 @@ impl Allowance {
     /// permits ask for as many tokens, and hold their slot for as long, as they do on average.
     pub fn nth_permit(&mut self, now: Instant, n: u32) -> Instant {
         let mut expected = self.closed_until.map_or(now, |until| until.max(now));
-        if let Some(Rate { window, pace }) = &mut self.rate {
+        if let Some(Rate { window, pace, played }) = &mut self.rate {
             expected = match pace {
-                Some(pace) => forecast::nth_permit(window, pace, now, expected, n),
+                Some(pace) => forecast::nth_permit(window, pace, now, expected, n, played),
                 None => expected.max(window.nth_opens(now, n).unwrap_or(now)),
             };
         }
