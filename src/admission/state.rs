@@ -280,9 +280,14 @@ impl State {
 
     /// A permit came back unused: the next in line goes at once, at its place in the pace, or everything returns.
     pub(super) fn hand_over(&mut self, shared: &Arc<Shared>, now: Instant, held: Held) {
-        let lane = held.lane;
+        let Held { lane, client, .. } = held;
         self.give_back(now, held);
+        // Its client may have stood aside for just what came back.
+        let lanes = self.rejoin(client);
         self.dispatch(shared, now, lane, Backlog::Empty);
+        for other in lanes.into_iter().filter(|other| *other != lane) {
+            self.dispatch(shared, now, other, Backlog::Waiting);
+        }
     }
 
     /// Nothing of a permit was used.

@@ -196,8 +196,11 @@ pub(super) fn judge_long_after(lived: &Lived) -> Result<(), TestCaseError> {
 }
 
 fn holds(world: &World) -> Result<(), TestCaseError> {
+    let t0=std::time::SystemTime::now();
     let lived = play(world);
+    eprintln!("  PLAYED {:?} seen {}", t0.elapsed(), lived.seen.len());
     judge(world, &lived)?;
+    eprintln!("  JUDGED {:?}", t0.elapsed());
     judge_reserved(world, &lived)?;
     judge_own(world, &lived)?;
     judge_spent(world, &lived)
