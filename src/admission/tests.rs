@@ -5,6 +5,7 @@
 mod backlog;
 mod crashes;
 mod order;
+mod own;
 mod promises;
 mod provider;
 mod shares;

@@ -37,7 +37,9 @@ struct Ahead<'a> {
 impl Ahead<'_> {
     fn oldest_expires(&self) -> Option<Instant> {
         let stamp = match self.has_all_expired() {
-            false => usize::try_from(self.expired).ok().and_then(|index| self.window.stamp_at(index)).or(Some(self.now)),
+            false => {
+                usize::try_from(self.expired).ok().and_then(|index| self.window.stamp_at(index)).or(Some(self.now))
+            }
             true => self.left.get(self.left_expired).copied(),
         };
         stamp.map(|stamp| stamp + self.window.span())

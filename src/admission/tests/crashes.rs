@@ -12,8 +12,11 @@ use crate::limits::journal::rehearsal::Death;
 const TWO_DAYS: i64 = 2 * 24 * 60 * 60;
 
 fn any_kill(within: u64) -> impl Strategy<Value = Kill> {
-    let death = (any::<bool>(), any::<bool>(), 0_usize..30)
-        .prop_map(|(flushed, compacted, torn)| Death { flushed, compacted, torn });
+    let death = (any::<bool>(), any::<bool>(), 0_usize..30).prop_map(|(flushed, compacted, torn)| Death {
+        flushed,
+        compacted,
+        torn,
+    });
     (0..within, death, 0_u64..4_000, -TWO_DAYS..TWO_DAYS, proptest::bool::weighted(0.2)).prop_map(
         |(after, death, down, step, boots)| {
             // Across a boot there is only the wall clock: if it is set forward, that much is forgotten, as documented.

@@ -141,7 +141,8 @@ fn judge_reserved(world: &World, lived: &Lived) -> Result<(), TestCaseError> {
         let own = &lived.seen[request];
         let held = Priority::ALL.map(|class| {
             let running = lived.seen[..=request].iter().filter(|other| other.class == class);
-            let running = running.filter(|other| runs(other, own.permitted) || other.permitted == own.permitted).count();
+            let running =
+                running.filter(|other| runs(other, own.permitted) || other.permitted == own.permitted).count();
             let running = u32::try_from(running).unwrap();
             if class == own.class { running } else { running.max(world.quota.concurrency_reserved[class as usize]) }
         });
@@ -190,17 +191,15 @@ pub(super) fn judge_spent(world: &World, lived: &Lived) -> Result<(), TestCaseEr
 
 pub(super) fn judge_long_after(lived: &Lived) -> Result<(), TestCaseError> {
     let Usage { window, tokens, day, slots_in_use, .. } = lived.long_after;
-    let used = (window.map_or(0, |(used, _)| used), tokens.map_or(0, |(used, _)| used), day.map_or(0, |(used, _)| used));
+    let used =
+        (window.map_or(0, |(used, _)| used), tokens.map_or(0, |(used, _)| used), day.map_or(0, |(used, _)| used));
     prop_assert_eq!((used, slots_in_use), ((0, 0, 0), 0), "something is never given back");
     Ok(())
 }
 
 fn holds(world: &World) -> Result<(), TestCaseError> {
-    let t0=std::time::SystemTime::now();
     let lived = play(world);
-    eprintln!("  PLAYED {:?} seen {}", t0.elapsed(), lived.seen.len());
     judge(world, &lived)?;
-    eprintln!("  JUDGED {:?}", t0.elapsed());
     judge_reserved(world, &lived)?;
     judge_own(world, &lived)?;
     judge_spent(world, &lived)

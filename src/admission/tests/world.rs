@@ -13,7 +13,8 @@ use crate::limits::journal::rehearsal::{Death, Machine};
 pub(super) const ORPHAN_HOLD: Duration = Duration::from_secs(3);
 /// The most a call reserves.
 pub(super) const TOKENS_MAX: u64 = 1_000;
-/// Who calls: the first has no limits of its own, the second waits at them, the third is refused.
+/// Who calls: the first has no limits of its own; one of the others waits at them and one is refused, the third until a
+/// reload, and from then on the second.
 pub(super) const CLIENTS: usize = 3;
 
 /// A call as the world decides it; times in milliseconds.
@@ -149,7 +150,12 @@ impl Exchange<'_> {
     }
 
     fn used(&self) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "small"
+        )]
         let used = (self.story.tokens as f64 * self.story.uses) as u64;
         used
     }
@@ -198,7 +204,7 @@ async fn live(story: &Story, chronicle: &Chronicle, admission: &Admission, is_de
     loop {
         let mut permit = match place.permit().await {
             Ok(permit) => permit,
-            Err(Refusal::LimitExceeded { .. }) if story.client == CLIENTS - 1 => return,
+            Err(Refusal::LimitExceeded { .. }) if story.client > 0 => return,
             Err(refusal) => panic!("{refusal:?}"),
         };
         if failures > 0 {
@@ -219,7 +225,7 @@ impl Process {
     /// Begins with what is recovered; whoever is not served yet comes at once.
     fn start(world: &World, chronicle: &Arc<Chronicle>, quota: Quota, journal: Journal, recovered: Recovered) -> Self {
         let admission = Admission::remembering(journal.clone(), recovered, BOUNDS);
-        configure(&admission, quota, world.own);
+        configure(&admission, quota, world.own, CLIENTS - 1);
         let timer = tokio::task::spawn(admission.clone().keep_time());
         let (mut calls, is_dead) = (JoinSet::new(), Arc::<AtomicBool>::default());
         for (index, story) in world.stories.iter().enumerate() {
@@ -262,12 +268,12 @@ impl Process {
     }
 }
 
-fn configure(admission: &Admission, quota: Quota, own: Quota) {
+fn configure(admission: &Admission, quota: Quota, own: Quota, refused: usize) {
     let clients = (1..CLIENTS).map(|index| ClientQuota {
         id: client(index),
         weight: NonZeroU32::MIN,
         quota: own,
-        on_limit: if index == CLIENTS - 1 { OnLimit::Refuse } else { OnLimit::Wait },
+        on_limit: if index == refused { OnLimit::Refuse } else { OnLimit::Wait },
     });
     let way = Way { orphan_hold: ORPHAN_HOLD, ..way("up", &["k"], quota) };
     admission.reconfigure(vec![way], clients.collect(), BOUNDS);
@@ -300,7 +306,7 @@ async fn live_all(world: &World) -> Lived {
                     quota = reload.take().map_or(quota, |(_, quota)| quota);
                     keep = keep.max(span(&quota));
                     process.journal.keep(keep);
-                    configure(&process.admission, quota, world.own);
+                    configure(&process.admission, quota, world.own, 1);
                     reloaded = Some(time::now());
                 }
                 () = process.serve() => {
