@@ -4,6 +4,7 @@
 
 mod backlog;
 mod crashes;
+mod learning;
 mod order;
 mod own;
 mod promises;
