@@ -44,7 +44,7 @@ fn holds(world: &World) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
 
     #[test]
     fn no_kill_makes_a_window_or_an_instant_at_the_provider_exceed_its_limit(world in any_world(40_000)) {
@@ -53,7 +53,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn no_kill_makes_a_rolling_day_at_the_provider_exceed_its_limit(world in any_world(60 * 3_600_000)) {
