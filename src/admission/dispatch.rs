@@ -230,19 +230,25 @@ impl State {
 
     /// A client whose calls stand aside is looked at again.
     pub(super) fn unpark(&mut self, shared: &Arc<Shared>, now: Instant, client: ClientNumber) {
-        let Some(whose) = self.clients.of(client).filter(|client| client.is_parked) else { return };
+        for lane in self.rejoin(client) {
+            self.dispatch(shared, now, lane, Backlog::Waiting);
+        }
+    }
+
+    /// Has all calls of a client that stands aside in line again. Says which lanes can serve them: those are to be looked
+    /// at.
+    pub(super) fn rejoin(&mut self, client: ClientNumber) -> BTreeSet<usize> {
+        let mut lanes = BTreeSet::new();
+        let Some(whose) = self.clients.of(client).filter(|client| client.is_parked) else { return lanes };
         whose.is_parked = false;
         self.timers.set(Wake::Client(client), &mut whose.wake, None);
-        let mut lanes = BTreeSet::new();
         for (line, class) in whose.places.clone() {
             let Some(waits) = self.lines.get(line) else { continue };
             lanes.extend(&waits.lanes);
             let tag = self.lanes.get(waits.domain()).map(|lane| lane.fair[class as usize].tag(client));
             self.stand(line, class, client, tag);
         }
-        for lane in lanes {
-            self.dispatch(shared, now, lane, Backlog::Waiting);
-        }
+        lanes
     }
 
     /// Has a client's calls in one place stand aside (`None`), or in line.

@@ -12,6 +12,7 @@ use super::lane::Lane;
 use super::line::{Line, Waiting};
 use super::permit::Held;
 use super::place::Asked;
+use super::settings::OnLimit;
 use super::standing::standing;
 use super::timers::Timers;
 use super::ways::Ways;
@@ -97,7 +98,11 @@ impl State {
         self.ways.reconfigure(&mut self.lanes, now, ways);
         self.clients.reconfigure(now, clients);
         // Everybody who waits lines up again: other lanes may serve them now.
-        for (class, client, arrival, waiting) in waiting {
+        for (class, client, arrival, mut waiting) in waiting {
+            if let Err(refusal) = self.reserve_as_configured(now, client, class, &mut waiting) {
+                self.turn_away(now, client, waiting, refusal);
+                continue;
+            }
             match self.ways.serving(&mut self.lanes, now, waiting.model.as_deref(), waiting.key) {
                 Ok(lanes) => self.insert(lanes, class, client, arrival, waiting),
                 Err(refusal) => self.turn_away(now, client, waiting, refusal),
@@ -136,7 +141,7 @@ impl State {
         if let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask) {
             return Ok(Asked::Granted(permit));
         }
-        let own = if admitted { None } else { self.reserve_own(now, client, ask)? };
+        let own = self.reserve_own(now, client, ask)?;
         if let Err(refusal) = self.may_wait(now, &lanes, client, demand, (arrival, admitted)) {
             self.refund_own(now, client, own);
             return Err(refusal);
@@ -226,6 +231,26 @@ impl State {
         }
     }
 
+    /// Of a client that is refused at its own limits every call in line has its part of them, of others none has: a
+    /// client stands aside with all its calls, and those that have a part would wait for each other.
+    fn reserve_as_configured(
+        &mut self,
+        now: Instant,
+        client: ClientNumber,
+        class: Priority,
+        waiting: &mut Waiting,
+    ) -> Result<(), Refusal> {
+        if self.clients.of(client).is_some_and(|client| client.on_limit == OnLimit::Refuse) {
+            if waiting.own.is_none() {
+                waiting.own = self.reserve_own(now, client, Ask { class, tokens: waiting.tokens.tokens() })?;
+            }
+        } else {
+            let own = waiting.own.take();
+            self.refund_own(now, client, own);
+        }
+        Ok(())
+    }
+
     /// Whether one more may wait.
     fn room_for(&mut self, now: Instant, bytes: u64, lanes: &[usize]) -> Result<(), Refusal> {
         let waiting: u32 = self.waiting.iter().sum();
@@ -282,10 +307,14 @@ impl State {
 
     /// A permit came back unused: the next in line goes at once, at its place in the pace, or everything returns.
     pub(super) fn hand_over(&mut self, shared: &Arc<Shared>, now: Instant, held: Held) {
-        let (lane, client) = (held.lane, held.client);
+        let Held { lane, client, .. } = held;
         self.give_back(now, held);
+        // Its client may have stood aside for just what came back.
+        let lanes = self.rejoin(client);
         self.dispatch(shared, now, lane, Backlog::Empty);
-        self.unpark(shared, now, client);
+        for other in lanes.into_iter().filter(|other| *other != lane) {
+            self.dispatch(shared, now, other, Backlog::Waiting);
+        }
     }
 
     /// Nothing of a permit was used.

@@ -3,10 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "the runtime of a test ends with it")]
 
 mod backlog;
+mod crashes;
+mod learning;
 mod order;
+mod own;
 mod promises;
 mod provider;
 mod shares;
+mod world;
 
 use std::future::Future;
 use std::num::NonZeroU32;

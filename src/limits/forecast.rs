@@ -60,8 +60,10 @@ impl Played {
 /// A window as it will be.
 struct Ahead<'a> {
     window: &'a Window,
-    /// Live stamps of the window that have expired.
-    expired: usize,
+    /// What is pending counts as if it were written then.
+    now: Instant,
+    /// How many of the window's have expired: live stamps first, then what is pending.
+    expired: u32,
     /// Permits that have left by then, and how many of them have expired.
     left: Vec<Instant>,
     left_expired: usize,
@@ -69,22 +71,32 @@ struct Ahead<'a> {
 
 impl Ahead<'_> {
     fn oldest_expires(&self) -> Option<Instant> {
-        let stamp = self.window.stamp_at(self.expired).or_else(|| self.left.get(self.left_expired).copied());
+        let stamp = match self.has_all_expired() {
+            false => {
+                usize::try_from(self.expired).ok().and_then(|index| self.window.stamp_at(index)).or(Some(self.now))
+            }
+            true => self.left.get(self.left_expired).copied(),
+        };
         stamp.map(|stamp| stamp + self.window.span())
+    }
+
+    /// Whether nothing of what the window has now counts any more.
+    fn has_all_expired(&self) -> bool {
+        self.expired >= self.window.used()
     }
 
     fn expire(&mut self, at: Instant) {
         while self.oldest_expires().is_some_and(|expires| expires <= at) {
-            match self.window.stamp_at(self.expired) {
-                Some(_) => self.expired += 1,
-                None => self.left_expired += 1,
+            match self.has_all_expired() {
+                false => self.expired += 1,
+                true => self.left_expired += 1,
             }
         }
     }
 
     fn room(&self) -> u32 {
         let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let used = self.window.used().saturating_sub(count(self.expired));
+        let used = self.window.used().saturating_sub(self.expired);
         let used = used.saturating_add(count(self.left.len() - self.left_expired));
         self.window.allowance().saturating_sub(used)
     }
@@ -93,7 +105,7 @@ impl Ahead<'_> {
 fn play(window: &mut Window, pace: &Pace, (now, first): (Instant, Instant), n: u32) -> Vec<Instant> {
     window.left(now); // expires what has expired
     let capacity = usize::try_from(n).unwrap_or_default();
-    let mut ahead = Ahead { window, expired: 0, left: Vec::with_capacity(capacity), left_expired: 0 };
+    let mut ahead = Ahead { window, now, expired: 0, left: Vec::with_capacity(capacity), left_expired: 0 };
     let (mut last, mut cells, mut at) = (pace.last(), pace.cells(), first.max(now));
     for _ in 0..n {
         loop {
@@ -101,8 +113,7 @@ fn play(window: &mut Window, pace: &Pace, (now, first): (Instant, Instant), n: u
             let room = ahead.room();
             let mut ready = at;
             if room == 0 {
-                // Only what is pending is in the way, and counts as if it were written now.
-                ready = ready.max(ahead.oldest_expires().unwrap_or_else(|| at + ahead.window.span()));
+                ready = ready.max(ahead.oldest_expires().unwrap_or(at));
             }
             if let Some(last) = last {
                 ready = ready.max(last + pace.step_since(last, room, ahead.oldest_expires()));
@@ -118,4 +129,29 @@ fn play(window: &mut Window, pace: &Pace, (now, first): (Instant, Instant), n: u
         ahead.left.push(at);
     }
     ahead.left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::time::Duration;
+
+    const SPAN: Duration = Duration::from_secs(60);
+
+    /// This once looked for ever, with everybody waiting for it: what is pending has no stamp that could expire.
+    #[tokio::test(start_paused = true)]
+    async fn a_window_of_which_all_is_pending_opens_a_span_from_now() {
+        let (limit, now) = (NonZeroU32::new(2).unwrap(), crate::time::now());
+        let (mut window, mut pace) = (Window::new(limit, SPAN), Pace::new(SPAN / 2, limit));
+        for _ in 0..2 {
+            window.take();
+            pace.take(now).unwrap();
+        }
+        for (n, spans) in [(1, 1), (2, 1), (3, 2), (9, 5)] {
+            let at = nth_permit(&mut window, &pace, now, now, n, &mut None);
+            assert!(at >= now + SPAN * spans && at <= now + SPAN * (spans + 1), "{n}: {:?}", at - now);
+        }
+    }
 }

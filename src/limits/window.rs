@@ -74,7 +74,7 @@ impl Window {
 
     /// Something was spent until `last` that no stamp tells of: as long as it might count, nothing is left.
     pub fn forget_until(&mut self, last: Instant) {
-        self.forgotten = Some(last);
+        self.forgotten = self.forgotten.max(Some(last));
     }
 
     /// When the oldest stamp expires.

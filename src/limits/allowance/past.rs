@@ -24,11 +24,12 @@ impl Allowance {
         }
         for &Spent { at, requests, tokens } in &before.spent {
             self.day.spend(at, requests.into());
-            if at + self.quota.span() > now {
-                self.tokens.spend(at, tokens);
-                if let Some(rate) = &mut self.rate {
-                    (0..requests).for_each(|_| rate.window.spend(at));
-                }
+            self.tokens.spend(at, tokens);
+            match &mut self.rate {
+                Some(rate) if at + self.quota.span() > now => (0..requests).for_each(|_| rate.window.spend(at)),
+                // What counts no more does so again when a reload makes the window longer.
+                Some(rate) => rate.window.forget_until(at),
+                None => {}
             }
             self.last_stamp = Some(at);
         }
@@ -43,11 +44,11 @@ impl Allowance {
 
     /// Nobody knows what was sent until `last`: as long as it might count, or run, nothing is permitted.
     pub fn forget_until(&mut self, now: Instant, last: Instant, orphan_hold: Duration) {
-        self.last_stamp = Some(last);
+        self.last_stamp = self.last_stamp.max(Some(last));
         if let Some(rate) = &mut self.rate {
             rate.window.forget_until(last);
         }
-        if let Some(limit) = self.tokens.limit() {
+        if let Some(limit) = self.tokens.limit().filter(|_| last + self.quota.span() > now) {
             self.tokens.spend(last, limit);
         }
         for _ in 0..self.slots.cap().unwrap_or(0) {

@@ -32,6 +32,8 @@ mod ledger;
 mod record;
 mod recovered;
 #[cfg(test)]
+pub(crate) mod rehearsal;
+#[cfg(test)]
 mod tests;
 mod writer;
 
@@ -89,14 +91,7 @@ impl Journal {
     }
 
     fn open_at(dir: &Path, keep: Duration, clock: Arc<dyn Clock>) -> Result<(Self, Recovered), JournalError> {
-        let folder = Folder::take(dir)?;
-        let ledger = match folder.read().map_err(folder.unusable("read its journal"))? {
-            Some(bytes) => recovered::read(&bytes, folder.journal(), nanos(keep), &*clock)?,
-            None => Ledger::new(nanos(keep)),
-        };
-        let recovered = recovered::recovered(&ledger, &*clock);
-        let unusable = folder.unusable("write its journal");
-        let writer = Arc::new(Writer::begin(folder, clock, ledger).map_err(unusable)?);
+        let (writer, recovered) = begin(dir, keep, clock)?;
         let thread = {
             let (writer, name) = (Arc::clone(&writer), "journal".to_owned());
             let spawned = std::thread::Builder::new().name(name).spawn(move || writer.run());
@@ -189,6 +184,18 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Reads what is there, and begins a new file with it.
+fn begin(dir: &Path, keep: Duration, clock: Arc<dyn Clock>) -> Result<(Arc<Writer>, Recovered), JournalError> {
+    let folder = Folder::take(dir)?;
+    let ledger = match folder.read().map_err(folder.unusable("read its journal"))? {
+        Some(bytes) => recovered::read(&bytes, folder.journal(), nanos(keep), &*clock)?,
+        None => Ledger::new(nanos(keep)),
+    };
+    let recovered = recovered::recovered(&ledger, &*clock);
+    let unusable = folder.unusable("write its journal");
+    Ok((Arc::new(Writer::begin(folder, clock, ledger).map_err(unusable)?), recovered))
 }
 
 fn nanos(duration: Duration) -> i64 {

@@ -1,4 +1,5 @@
-//! Hours before a provider that is stricter than we are told: how often it refuses, and how much of it is used.
+//! Hours before a provider that is stricter than we are told, and breaks connections instead of refusing: how often it
+//! does, and how much of it is used. Refusals are learned from before all of admission, in its own tests.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -16,8 +17,6 @@ struct Provider {
     penalty: Duration,
     /// How much later than our write it may count.
     jitter: Duration,
-    /// It breaks the connection instead of refusing.
-    resets: bool,
     mean: Duration,
 }
 
@@ -26,7 +25,6 @@ const STRICT: Provider = Provider {
     slots: 5,
     penalty: Duration::from_secs(10),
     jitter: Duration::from_millis(150),
-    resets: false,
     mean: Duration::from_millis(3_000),
 };
 
@@ -64,29 +62,23 @@ struct Seen {
 }
 
 /// An allowance in miniature under a backlog that never ends, before the judge of the simulated provider.
-fn live(provider: Provider, hours: usize, change: Option<(Duration, u32)>) -> Seen {
+fn live(provider: Provider, hours: usize) -> Seen {
     let begun = crate::time::now();
-    let limits = |requests| crate::sim::Limits {
-        requests: Some(requests),
-        concurrency: Some(provider.slots),
-        tokens: None,
-        window: MINUTE,
-    };
-    let mut judge = Judge::new(limits(provider.requests), provider.penalty);
+    let Provider { requests, slots, .. } = provider;
+    let limits =
+        crate::sim::Limits { requests: Some(requests), concurrency: Some(slots), tokens: None, window: MINUTE };
+    let mut judge = Judge::new(limits, provider.penalty);
     let (mut learned, mut luck) = (Learned::new(TOLD), fastrand::Rng::with_seed(7));
     let mut seen = Seen { accepted: vec![0; hours], refused: vec![0; hours], ..Seen::default() };
     let mut events = BinaryHeap::from([Reverse((begun, Event::Look))]);
     let (mut stamps, mut sent): (VecDeque<Instant>, Vec<Sent>) = (VecDeque::new(), Vec::new());
-    let (mut slots, mut last, mut closed, mut change) = (0_u32, None::<Instant>, begun, change);
+    let (mut slots, mut last, mut closed) = (0_u32, None::<Instant>, begun);
     let mut looks = Some(begun);
     while let Some(Reverse((now, event))) = events.pop() {
         let age = now - begun;
         let hour = usize::try_from(age.as_secs() / HOUR.as_secs()).unwrap();
         if hour >= hours {
             break;
-        }
-        if let Some((_, requests)) = change.take_if(|(at, _)| age >= *at) {
-            judge.set_limits(limits(requests), now);
         }
         match event {
             Event::Look => looks = looks.filter(|&at| at > now),
@@ -109,13 +101,7 @@ fn live(provider: Provider, hours: usize, change: Option<(Duration, u32)>) -> Se
                     learned.accepted(now, evidence);
                 } else {
                     seen.refused[hour] += 1;
-                    let backoff = Duration::from_millis(500);
-                    let signal = Signal { backoff, ..Signal::default() };
-                    let lesson = if provider.resets {
-                        learned.lost(now, evidence, backoff)
-                    } else {
-                        Some(learned.refused(now, evidence, &signal))
-                    };
+                    let lesson = learned.lost(now, evidence, Duration::from_millis(500));
                     let lesson = lesson.unwrap_or(Lesson::Nothing(now));
                     closed = closed.max(lesson.closed_until());
                     seen.lessons.push((age, lesson));
@@ -186,62 +172,9 @@ fn assert_one_refusal_a_probe(story: &str, seen: &Seen, first: usize) {
 }
 
 #[test]
-fn stricter_provider_refuses_once_a_probe_and_is_used_to_the_full() {
-    for (story, provider, first) in [
-        ("35 a minute", STRICT, 6),
-        ("39 a minute", Provider { requests: 39, ..STRICT }, 8),
-        ("10 a minute", Provider { requests: 10, ..STRICT }, 10),
-        ("35 a minute, resets without a penalty", Provider { penalty: Duration::ZERO, ..STRICT }, 4),
-        ("35 a minute, quick answers", Provider { mean: Duration::from_millis(400), ..STRICT }, 6),
-        ("35 a minute, slow answers", Provider { mean: Duration::from_millis(6_500), ..STRICT }, 6),
-    ] {
-        let seen = live(provider, 12, None);
-        tell(story, &seen, provider.requests);
-        assert_one_refusal_a_probe(story, &seen, first);
-        let share = used(&seen, 0, provider.requests);
-        assert!(share >= 0.95, "{story}: {share}");
-    }
-}
-
-#[test]
 fn provider_that_resets_instead_of_refusing_is_learned_as_well() {
-    let seen = live(Provider { resets: true, ..STRICT }, 12, None);
+    let seen = live(STRICT, 12);
     tell("35 a minute, by resets", &seen, 35);
     assert_one_refusal_a_probe("35 a minute, by resets", &seen, 8);
     assert!(used(&seen, 0, 35) >= 0.95, "{}", used(&seen, 0, 35));
-}
-
-#[test]
-fn fewer_slots_than_told_are_learned_as_slots() {
-    let provider = Provider { requests: 40, slots: 3, ..STRICT };
-    let seen = live(provider, 12, None);
-    tell("3 at a time", &seen, provider.requests);
-    assert_one_refusal_a_probe("3 at a time", &seen, 6);
-    // 3 slots and answers of 3 s are 59 a minute: the rate binds.
-    assert!(used(&seen, 0, 40) >= 0.95, "{}", used(&seen, 0, 40));
-}
-
-#[test]
-fn what_is_as_told_is_never_refused_and_never_probed() {
-    let seen = live(Provider { requests: 40, ..STRICT }, 3, None);
-    assert_eq!((seen.lessons.len(), seen.probes.len()), (0, 0));
-    assert!(used(&seen, 0, 40) >= 0.985, "{}", used(&seen, 0, 40));
-}
-
-#[test]
-fn late_counting_is_learned_as_margin() {
-    let provider = Provider { requests: 40, jitter: Duration::from_millis(1_000), ..STRICT };
-    let seen = live(provider, 12, None);
-    tell("counts up to a second late", &seen, 40);
-    assert!(seen.lessons.iter().any(|(_, lesson)| matches!(lesson, Lesson::Lowered(Subject::Margin, _))), "{seen:?}");
-    assert!(used(&seen, 0, 40) >= 0.93, "{}", used(&seen, 0, 40));
-}
-
-#[test]
-fn generous_again_is_found_out_by_the_next_probes() {
-    let story = "35 a minute, 40 again after two hours";
-    let seen = live(STRICT, 8, Some((2 * HOUR, 40)));
-    tell(story, &seen, 40);
-    let share = used(&seen, 5, 40);
-    assert!(share >= 0.98, "{story}: {share}");
 }
