@@ -146,6 +146,7 @@ impl Settings {
         [
             ("server.listen", old.listen != new.listen),
             ("server.admin_listen", old.admin_listen != new.admin_listen),
+            ("server.admin_token", old.admin_token != new.admin_token),
             ("server.tls", old.tls != new.tls),
             ("server.state_dir", old.state_dir != new.state_dir),
             ("server.threads", old.threads != new.threads),

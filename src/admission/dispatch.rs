@@ -185,7 +185,12 @@ impl State {
             known.floors.grant(waiting, class, &self.bounds.floors);
         }
         self.serve(line, class, client, tag);
-        let Some(waiting) = self.remove(arrival) else { return };
+        let Some(waiting) = self.remove(arrival) else {
+            if let Some(held) = permit.into_held() {
+                self.give_back(now, held);
+            }
+            return;
+        };
         permit.hold_own(waiting.own);
         // Nobody leaves without taking the call out of line first; if it did, the permit would serve the next.
         if let Err(Ok(permit)) = waiting.tell.send(Ok(permit))

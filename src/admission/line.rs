@@ -63,8 +63,9 @@ pub(super) struct Class {
     /// The clients whose turn can come, in order.
     turns: BTreeSet<Turn>,
     queues: HashMap<ClientNumber, Queue>,
-    /// How many calls wait.
+    /// How many calls wait, and how many of them stand aside.
     len: u32,
+    aside: u32,
 }
 
 /// Those of one client.
@@ -110,6 +111,11 @@ impl Line {
 impl Class {
     pub(super) fn len(&self) -> u32 {
         self.len
+    }
+
+    /// How many of them do not stand aside.
+    pub(super) fn len_in_line(&self) -> u32 {
+        self.len.saturating_sub(self.aside)
     }
 
     /// Whose turn it is.
@@ -161,7 +167,8 @@ impl Class {
         let is_first = queue.calls.len() == 0;
         queue.calls.insert(arrival, waiting);
         let due = if is_first { tag } else { queue.turn.map(|turn| turn.tag) };
-        self.reorder(client, due);
+        self.aside += u32::from(due.is_none());
+        self.put(client, due);
         is_first
     }
 
@@ -171,7 +178,8 @@ impl Class {
         let waiting = queue.calls.remove(arrival)?;
         self.len -= 1;
         let (was_last, tag) = (queue.calls.len() == 0, queue.turn.map(|turn| turn.tag));
-        self.reorder(client, tag);
+        self.aside -= u32::from(tag.is_none());
+        self.put(client, tag);
         if was_last {
             self.queues.remove(&client);
         }
@@ -180,6 +188,17 @@ impl Class {
 
     /// Says when a client's turn is due now; `None`: it stands aside.
     pub(super) fn reorder(&mut self, client: ClientNumber, tag: Option<Tag>) {
+        let Some(queue) = self.queues.get(&client) else { return };
+        let calls = u32::try_from(queue.calls.len()).unwrap_or(u32::MAX);
+        match (queue.turn.is_none(), tag.is_none()) {
+            (false, true) => self.aside = self.aside.saturating_add(calls),
+            (true, false) => self.aside = self.aside.saturating_sub(calls),
+            (true, true) | (false, false) => {}
+        }
+        self.put(client, tag);
+    }
+
+    fn put(&mut self, client: ClientNumber, tag: Option<Tag>) {
         let Some(queue) = self.queues.get_mut(&client) else { return };
         let first = queue.calls.first().map(|(arrival, _)| arrival);
         let turn = tag.zip(first).map(|(tag, arrival)| Turn { tag, arrival, client });

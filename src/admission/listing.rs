@@ -140,6 +140,7 @@ impl State {
         let line = self.lines.get(next.line)?;
         let lanes = line.lanes.clone();
         let (_, waiting) = line.class(class).nth(next.client, next.rank)?;
+        let has_own = waiting.own.is_some();
         let mut upstreams: Vec<_> =
             lanes.iter().filter_map(|lane| self.lanes.get(*lane)).map(|lane| lane.id.upstream.clone()).collect();
         upstreams.dedup();
@@ -156,7 +157,7 @@ impl State {
             bytes: waiting.bytes,
         };
         let nth = u32::try_from(next.rank).unwrap_or(u32::MAX).saturating_add(1);
-        queued.outlook.eta = self.expected_with_own(now, &lanes, position, next.client, nth);
+        queued.outlook.eta = self.expected_with_own(now, &lanes, position, (!has_own).then_some((next.client, nth)));
         Some(queued)
     }
 

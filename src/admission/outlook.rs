@@ -23,6 +23,8 @@ struct Stand<'a> {
     arrival: u64,
     /// How many of its client's calls go before it, in its line.
     rank: usize,
+    /// Whether it needs a part of its client's own limits.
+    needs_own: bool,
 }
 
 impl Shared {
@@ -36,8 +38,10 @@ impl State {
     fn outlook(&mut self, now: Instant, arrival: u64) -> Option<Outlook> {
         let Spot { line, class, client } = *self.spots.get(&arrival)?;
         let line = self.lines.get(line)?;
-        let (lanes, rank) = (line.lanes.clone(), line.class(class).rank(client, arrival));
-        Some(self.look(now, Stand { lanes: &lanes, class, client, arrival, rank }))
+        let rank = line.class(class).rank(client, arrival);
+        let needs_own = line.class(class).nth(client, rank).is_none_or(|(_, waiting)| waiting.own.is_none());
+        let lanes = line.lanes.clone();
+        Some(self.look(now, Stand { lanes: &lanes, class, client, arrival, rank, needs_own }))
     }
 
     /// Whether a call that lines up now can have its turn before its deadline, as far as anybody can tell.
@@ -45,7 +49,7 @@ impl State {
         &mut self,
         now: Instant,
         lanes: &[usize],
-        client: ClientNumber,
+        (client, needs_own): (ClientNumber, bool),
         demand: &Demand,
         arrival: u64,
     ) -> Result<(), Refusal> {
@@ -55,7 +59,7 @@ impl State {
         }
         let class = demand.priority;
         let rank = self.line_of(lanes).map_or(0, |line| line.class(class).rank(client, arrival));
-        let stand = Stand { lanes, class, client, arrival, rank };
+        let stand = Stand { lanes, class, client, arrival, rank, needs_own };
         match self.look(now, stand).eta {
             Some(turn) if turn > left => Err(Refusal::DeadlineUnreachable { turn: Some(turn), left }),
             Some(_) | None => Ok(()),
@@ -74,21 +78,21 @@ impl State {
     fn look(&mut self, now: Instant, stand: Stand<'_>) -> Outlook {
         let position = self.position(stand);
         let nth = u32::try_from(stand.rank).unwrap_or(u32::MAX).saturating_add(1);
-        Outlook { position, eta: self.expected_with_own(now, stand.lanes, position, stand.client, nth) }
+        let own = stand.needs_own.then_some((stand.client, nth));
+        Outlook { position, eta: self.expected_with_own(now, stand.lanes, position, own) }
     }
 
-    /// When the `position`-th permit of these lanes can be expected, and the `nth` of the client by its own limits.
+    /// When the `position`-th permit of these lanes can be expected, and the n-th of a client by its own limits.
     pub(super) fn expected_with_own(
         &mut self,
         now: Instant,
         lanes: &[usize],
         position: u32,
-        client: ClientNumber,
-        nth: u32,
+        own: Option<(ClientNumber, u32)>,
     ) -> Option<Duration> {
         let lane = self.expected_after(now, lanes, position)?;
-        let own = self.clients.of(client).and_then(|client| client.own.as_mut());
-        Some(own.map_or(lane, |own| lane.max(own.nth_permit(now, nth).saturating_duration_since(now))))
+        let own = own.and_then(|(client, nth)| Some((self.clients.of(client)?.own.as_mut()?, nth)));
+        Some(own.map_or(lane, |(own, nth)| lane.max(own.nth_permit(now, nth).saturating_duration_since(now))))
     }
 
     /// Its place in the order of service, from 1.
@@ -102,7 +106,7 @@ impl State {
         let mut ahead = u32::try_from(stand.rank).unwrap_or(u32::MAX);
         for line in self.lines_beside(stand.lanes) {
             for class in Priority::ALL {
-                waiting[class as usize] = waiting[class as usize].saturating_add(line.class(class).len());
+                waiting[class as usize] = waiting[class as usize].saturating_add(line.class(class).len_in_line());
             }
             let queues = line.class(stand.class);
             for turn in queues.turns() {
@@ -140,6 +144,10 @@ impl State {
         firsts.sort_unstable();
         let mut soonest: Option<Instant> = None;
         for (index, (first, _)) in firsts.iter().enumerate() {
+            // Of many lanes not every number of them is tried.
+            if index > 3 && !(index + 1).is_power_of_two() && index + 1 < firsts.len() {
+                continue;
+            }
             if soonest.is_some_and(|soonest| *first >= soonest) {
                 break;
             }

@@ -1,6 +1,7 @@
 //! The right to go upstream now.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
 use super::clients::ClientNumber;
@@ -148,27 +149,31 @@ impl Permit {
     pub fn refused(&self, signal: &Signal) -> Option<Instant> {
         let held = self.held.as_deref()?;
         let (until, learned) = self.shared.with(|state, now| state.refused(&self.shared, now, held, signal))?;
-        self.remember(held, learned);
+        self.remember(held, Some(learned));
         Some(until)
     }
 
     /// What the headers of an answer tell that is no refusal.
     pub fn heard(&self, limits: &RateLimits) {
         if let Some(held) = &self.held {
-            self.shared.with(|state, now| state.heard(&self.shared, now, held, limits));
+            let learned = self.shared.with(|state, now| state.heard(&self.shared, now, held, limits));
+            self.remember(held, learned);
         }
     }
 
     /// The provider has accepted the request: so much at a time, and in a window, it allows.
     pub fn accepted(&self) {
         if let Some(held) = &self.held {
-            let learned = self.shared.with(|state, now| state.accepted(now, held));
+            let learned = self.shared.with(|state, now| state.accepted(&self.shared, now, held));
             self.remember(held, learned);
         }
     }
 
     /// What was learned outlives a restart.
-    fn remember(&self, held: &Held, learned: Option<Saved>) {
+    fn remember(&self, held: &Held, mut learned: Option<Saved>) {
+        if let Some(learned) = &mut learned {
+            learned.saved_at = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        }
         // Numbers and names: it can be written as JSON.
         if let Some(blob) = learned.and_then(|learned| serde_json::to_vec(&learned).ok()) {
             let lane = LaneId { upstream: Arc::clone(&self.lane.upstream), key: held.key };

@@ -63,7 +63,7 @@ pub struct Place {
     demand: Demand,
     /// Its number in the order of arrival, also for those who look where it stands.
     arrival: Arc<AtomicU64>,
-    /// Whether it was in line before: then neither `queue_max` nor an early refusal turns it away.
+    /// Whether it was in line before: then `queue_max` no longer turns it away.
     admitted: bool,
     failures: u32,
 }

@@ -8,7 +8,7 @@ use crate::units::{Priority, Secret};
 /// `[admission]`: how many calls may wait, how long, and who goes next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admission {
-    /// Calls that may wait for one upstream; beyond it they get `queue_full`.
+    /// Calls that may wait, for all upstreams together; beyond it they get `queue_full`.
     pub queue_max: usize,
     /// Bytes of bodies that may wait; beyond it calls get `queue_full`.
     pub queue_bytes_max: u64,

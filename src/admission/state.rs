@@ -138,11 +138,14 @@ impl State {
         let lanes = self.ways.serving(&mut self.lanes, now, model, demand.key)?;
         let client = self.clients.key_of(&demand.client);
         let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
-        if let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask) {
+        if !self.has_waiting(&lanes, client, demand.priority)
+            && let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask)
+        {
             return Ok(Asked::Granted(permit));
         }
         let own = self.reserve_own(now, client, ask)?;
-        if let Err(refusal) = self.may_wait(now, &lanes, client, demand, (arrival, admitted)) {
+        let needs_own = own.is_none();
+        if let Err(refusal) = self.may_wait(now, &lanes, (client, needs_own), demand, (arrival, admitted)) {
             self.refund_own(now, client, own);
             return Err(refusal);
         }
@@ -158,15 +161,23 @@ impl State {
             own,
             tell,
         };
-        let needs_own = waiting.own.is_none();
+        let is_first = !self.has_waiting(&lanes, client, demand.priority);
         self.insert(lanes.clone(), demand.priority, client, arrival, waiting);
-        if needs_own {
+        if needs_own && self.has_one_waiting(client) {
             self.park_if_over(now, client, ask);
+        } else if is_first {
+            // It may need less than the one for which its client stands aside.
+            self.unpark(shared, now, client);
         }
         for lane in lanes {
             self.dispatch(shared, now, lane, Backlog::Waiting);
         }
         Ok(Asked::InLine(told))
+    }
+
+    /// Whether a client has calls in this class that came before: they go first, also where they stand aside.
+    fn has_waiting(&self, lanes: &[usize], client: ClientNumber, class: Priority) -> bool {
+        self.line_of(lanes).is_some_and(|line| line.class(class).len_of(client) > 0)
     }
 
     /// A permit, where nobody waits for the lane whose turn can come.
@@ -213,7 +224,7 @@ impl State {
         &mut self,
         now: Instant,
         lanes: &[usize],
-        client: ClientNumber,
+        client: (ClientNumber, bool),
         demand: &Demand,
         (arrival, admitted): (u64, bool),
     ) -> Result<(), Refusal> {
@@ -221,6 +232,10 @@ impl State {
             self.room_for(now, demand.bytes, lanes)?;
         }
         self.in_time(now, lanes, client, demand, arrival)
+    }
+
+    fn has_one_waiting(&mut self, client: ClientNumber) -> bool {
+        self.clients.of(client).is_some_and(|client| client.waiting.iter().sum::<u32>() == 1)
     }
 
     fn refund_own(&mut self, now: Instant, client: ClientNumber, own: Option<Taken>) {
@@ -267,11 +282,19 @@ impl State {
 
     /// A call leaves the line, if it is still in it.
     pub(super) fn leave(&mut self, shared: &Arc<Shared>, now: Instant, arrival: u64) {
-        let Some(Spot { client, .. }) = self.spots.get(&arrival).copied() else { return };
+        let Some(Spot { line, class, client }) = self.spots.get(&arrival).copied() else { return };
+        let first = self.lines.get(line).and_then(|line| line.class(class).nth(client, 0));
+        let was_first = first.is_some_and(|(first, _)| first == arrival);
+        let lanes = self.lines.get(line).filter(|_| was_first).map(|line| line.lanes.clone());
         let Some(waiting) = self.remove(arrival) else { return };
-        if waiting.own.is_some() {
-            self.refund_own(now, client, waiting.own);
+        let had_own = waiting.own.is_some();
+        self.refund_own(now, client, waiting.own);
+        // What those behind it need may be there already.
+        if had_own || was_first {
             self.unpark(shared, now, client);
+        }
+        for lane in lanes.into_iter().flatten() {
+            self.dispatch(shared, now, lane, Backlog::Waiting);
         }
     }
 
@@ -337,27 +360,35 @@ impl State {
         now: Instant,
         held: &Held,
         signal: &Signal,
-    ) -> Option<(Instant, Option<Saved>)> {
+    ) -> Option<(Instant, Saved)> {
         let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
-        let (until, is_lesson) = allowance.refused(now, &held.taken, signal);
-        let learned = is_lesson.then(|| allowance.save_learned(now));
+        let until = allowance.refused(now, &held.taken, signal);
+        let learned = allowance.save_learned(now);
         self.turn_away_hopeless(shared, now, held.lane, until);
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
         Some((until, learned))
     }
 
     /// A request was accepted. Says what is to be remembered of it.
-    pub(super) fn accepted(&mut self, now: Instant, held: &Held) -> Option<Saved> {
+    pub(super) fn accepted(&mut self, shared: &Arc<Shared>, now: Instant, held: &Held) -> Option<Saved> {
         let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
-        allowance.accepted(now, &held.taken).then(|| allowance.save_learned(now))
+        let learned = allowance.accepted(now, &held.taken).then(|| allowance.save_learned(now))?;
+        self.dispatch(shared, now, held.lane, Backlog::Waiting);
+        Some(learned)
     }
 
-    /// An answer told of limits.
-    pub(super) fn heard(&mut self, shared: &Arc<Shared>, now: Instant, held: &Held, limits: &RateLimits) {
-        if let Some(lane) = self.lanes.get_mut(held.lane) {
-            lane.allowance.heard(now, &held.taken, limits);
-        }
+    /// An answer told of limits. Says what is to be remembered of it.
+    pub(super) fn heard(
+        &mut self,
+        shared: &Arc<Shared>,
+        now: Instant,
+        held: &Held,
+        limits: &RateLimits,
+    ) -> Option<Saved> {
+        let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
+        let learned = allowance.heard(now, &held.taken, limits).then(|| allowance.save_learned(now));
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
+        learned
     }
 
     /// What is left, of the client's own limits where it has some.
@@ -368,8 +399,10 @@ impl State {
         lane: Option<usize>,
     ) -> (Option<Standing>, Option<Standing>) {
         let own = self.clients.of(client).and_then(|client| client.own.as_mut());
-        let allowance = own.or_else(|| lane.and_then(|lane| self.lanes.get_mut(lane)).map(|lane| &mut lane.allowance));
-        allowance.map_or((None, None), |allowance| standing(allowance, now))
+        let own = own.map_or((None, None), |own| standing(own, now));
+        let lane = lane.and_then(|lane| self.lanes.get_mut(lane));
+        let lane = lane.map_or((None, None), |lane| standing(&mut lane.allowance, now));
+        (own.0.or(lane.0), own.1.or(lane.1))
     }
 
     /// The same for a call that has no permit.

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "the runtime of a test ends with it")]
 
 mod backlog;
+mod changes;
 mod crashes;
 mod learning;
 mod order;

@@ -16,6 +16,8 @@ use crate::time::{Duration, Instant};
 const KEYS_MAX: usize = 10_000;
 /// So many lanes there are before those of keys that were not used for long are looked for.
 const LANES_MIN: usize = 256;
+/// All of them are looked through no more often than this.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The upstreams, in the order of preference.
 #[derive(Debug, Default)]
@@ -27,8 +29,9 @@ pub(super) struct Ways {
     past: HashMap<LaneId, RecoveredLane>,
     /// Until then earlier processes may have sent what nobody remembers.
     unknown_until: Option<Instant>,
-    /// How many lanes there may be before they are looked through.
+    /// How many lanes there may be before they are looked through, and when they last were.
     sweep_at: usize,
+    swept: Option<Instant>,
 }
 
 /// An upstream, with the indexes of its lanes.
@@ -53,13 +56,19 @@ impl Ways {
     }
 
     /// A lane of which earlier processes may have spent something.
-    fn new_lane(&mut self, now: Instant, way: &Way, id: LaneId) -> Lane {
+    fn new_lane(&mut self, lanes: &Slab<Lane>, now: Instant, way: &Way, id: LaneId) -> Lane {
         let mut lane = Lane::new(id, way.quota);
         if let Some(past) = self.past.remove(&lane.id) {
             lane.allowance.restore(now, &past, way.orphan_hold);
         }
         if let Some(until) = self.unknown_until {
             lane.allowance.forget_until(now, until, way.orphan_hold);
+        }
+        // Where keys begin to share one allowance, or end to, nobody knows which of them had sent what.
+        let others = lanes.iter().map(|(_, lane)| lane).filter(|lane| lane.id.upstream == way.upstream);
+        let shared = others.filter(|other| (other.id.key == KeyId::ALL) != (lane.id.key == KeyId::ALL));
+        if let Some(last) = shared.filter_map(|other| other.allowance.last_stamp()).max() {
+            lane.allowance.count_as_full(now, last);
         }
         lane
     }
@@ -74,9 +83,10 @@ impl Ways {
             let way = self.ways[index].way.clone();
             self.ways[index].lanes = match (way.scope, way.passes_keys) {
                 (Scope::Key, true) => {
-                    let own = lanes.iter_mut().filter(|(_, lane)| lane.is_passing && lane.id.upstream == way.upstream);
-                    own.for_each(|(_, lane)| {
-                        lane.in_use = true;
+                    let of_one_key = |lane: &Lane| lane.id.upstream == way.upstream && lane.id.key != KeyId::ALL;
+                    let own = lanes.iter_mut().map(|(_, lane)| lane).filter(|lane| of_one_key(lane));
+                    own.for_each(|lane| {
+                        (lane.in_use, lane.is_passing) = (true, true);
                         lane.allowance.reconfigure(now, way.quota);
                     });
                     Vec::new()
@@ -101,10 +111,11 @@ impl Ways {
             && let Some(lane) = lanes.get_mut(*index)
         {
             lane.allowance.reconfigure(now, way.quota);
-            lane.in_use = true;
+            (lane.in_use, lane.is_passing) = (true, false);
             return *index;
         }
-        let index = lanes.insert(self.new_lane(now, way, id.clone()));
+        let lane = self.new_lane(lanes, now, way, id.clone());
+        let index = lanes.insert(lane);
         self.lane_of.insert(id, index);
         index
     }
@@ -121,6 +132,12 @@ impl Ways {
         model: Option<&str>,
         key: KeyId,
     ) -> Result<Vec<usize>, Refusal> {
+        // Before any index is handed out.
+        if lanes.len() >= self.sweep_at.clamp(LANES_MIN, KEYS_MAX)
+            && self.swept.is_none_or(|at| now >= at + SWEEP_PAUSE)
+        {
+            self.sweep(lanes, now);
+        }
         let mut serving = Vec::with_capacity(1);
         for index in 0..self.ways.len() {
             let known = &self.ways[index];
@@ -143,13 +160,10 @@ impl Ways {
         if let Some(index) = self.lane_of.get(&id) {
             return Ok(*index);
         }
-        if lanes.len() >= self.sweep_at.max(LANES_MIN) {
-            self.sweep(lanes, now);
-            if lanes.len() >= KEYS_MAX {
-                return Err(Refusal::QueueFull { full: Full::Keys(KEYS_MAX), retry_after: Duration::from_secs(10) });
-            }
+        if lanes.len() >= KEYS_MAX {
+            return Err(Refusal::QueueFull { full: Full::Keys(KEYS_MAX), retry_after: Duration::from_secs(10) });
         }
-        let mut lane = self.new_lane(now, &way, id.clone());
+        let mut lane = self.new_lane(lanes, now, &way, id.clone());
         lane.is_passing = true;
         lane.is_paused = self.paused.contains(&way.upstream);
         let index = lanes.insert(lane);
@@ -161,7 +175,7 @@ impl Ways {
     fn sweep(&mut self, lanes: &mut Slab<Lane>, now: Instant) {
         lanes.retain(|_, lane| (lane.in_use && !lane.is_passing) || !lane.is_untouched(now));
         self.lane_of.retain(|_, index| lanes.contains(*index));
-        self.sweep_at = 2 * lanes.len();
+        (self.sweep_at, self.swept) = (2 * lanes.len(), Some(now));
     }
 
     /// The lane of a request that is not counted: the first that serves the model.

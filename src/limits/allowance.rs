@@ -6,7 +6,7 @@ mod past;
 use std::num::NonZeroU32;
 
 use super::forecast::Played;
-use super::learned::{Evidence, Figures, Learned, Lesson, LessonStatus, Saved, Signal};
+use super::learned::{Evidence, Figures, Learned, LessonStatus, Saved, Signal};
 use super::{Ask, Backlog, Dimension, Meter, Pace, Quota, Ready, Slots, Taken, Window};
 use crate::openai::RateLimits;
 use crate::time::{Duration, Instant};
@@ -255,7 +255,8 @@ impl Allowance {
     pub fn release(&mut self, now: Instant, taken: &Taken, clean: bool) -> Duration {
         let delay = if clean { self.quota.slot_release_delay } else { self.quota.slot_release_delay_aborted };
         self.slots.release(taken.class, now + delay, now);
-        let held = now.saturating_duration_since(taken.evidence.permitted) + delay;
+        // A connection that is open for hours says nothing of how soon the others end.
+        let held = now.saturating_duration_since(taken.evidence.permitted).min(self.quota.window) + delay;
         let mean = self.mean_held.get_or_insert(held);
         *mean = mean.mul_f64(1.0 - MEAN_WEIGHT) + held.mul_f64(MEAN_WEIGHT);
         if let (Some(grain), Some(used)) = (taken.stamped, taken.used) {
@@ -269,28 +270,30 @@ impl Allowance {
         self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));
     }
 
-    /// The provider has refused the permit's request. Says until when nothing is permitted, and whether that was a lesson.
-    pub fn refused(&mut self, now: Instant, taken: &Taken, signal: &Signal) -> (Instant, bool) {
+    /// The provider has refused the permit's request. Says until when nothing is permitted.
+    pub fn refused(&mut self, now: Instant, taken: &Taken, signal: &Signal) -> Instant {
         let lesson = self.learned.refused(now, &taken.evidence, signal);
         self.close_until(lesson.closed_until());
         self.obey_learned(now);
-        (lesson.closed_until(), !matches!(lesson, Lesson::Nothing(_)))
+        lesson.closed_until()
     }
 
     /// The provider has accepted the permit's request. Says whether anything was learned by it.
     pub fn accepted(&mut self, now: Instant, taken: &Taken) -> bool {
-        self.learned.accepted(now, &taken.evidence);
-        let before = self.figures;
+        let is_news = self.learned.accepted(now, &taken.evidence);
         self.obey_learned(now);
-        before != self.figures
+        is_news
     }
 
     /// What the headers of an answer tell that is no refusal.
-    pub fn heard(&mut self, now: Instant, taken: &Taken, limits: &RateLimits) {
-        if let Some(until) = self.learned.heard(now, &taken.evidence, limits) {
+    /// Says whether nothing is permitted for a while.
+    pub fn heard(&mut self, now: Instant, taken: &Taken, limits: &RateLimits) -> bool {
+        let closes = self.learned.heard(now, &taken.evidence, limits);
+        if let Some(until) = closes {
             self.close_until(until);
         }
         self.obey_learned(now);
+        closes.is_some()
     }
 
     /// What is assumed otherwise than configured.
@@ -301,7 +304,13 @@ impl Allowance {
     /// What was learned, to be restored after a restart.
     #[must_use]
     pub fn save_learned(&self, now: Instant) -> Saved {
-        self.learned.save(now)
+        self.learned.save(now, self.closed_until)
+    }
+
+    /// When the last request was sent.
+    #[must_use]
+    pub fn last_stamp(&self) -> Option<Instant> {
+        self.last_stamp
     }
 
     /// Whether the provider's refusals should never happen: it has limits here and we keep them.
@@ -315,6 +324,7 @@ impl Allowance {
         self.pending == 0
             && self.slots.in_use(now) == 0
             && self.learned.lessons().next().is_none()
+            && self.learned.benched_until().is_none()
             && self.closed_until.is_none_or(|until| until <= now)
             && self.rate.as_mut().is_none_or(|rate| rate.window.left(now) == rate.window.allowance())
             && self.tokens.used(now) == 0

@@ -113,6 +113,8 @@ pub struct Learned {
     /// The last refusal that nothing explained.
     unexplained: Option<(Instant, Evidence)>,
     bench: Option<Bench>,
+    /// Until when nothing was permitted when the process ended before this one.
+    closed: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +145,7 @@ impl Learned {
             lost: None,
             unexplained: None,
             bench: None,
+            closed: None,
         }
     }
 
@@ -151,7 +154,12 @@ impl Learned {
         self.configured = configured;
         for subject in Subject::ALL {
             let (limit, floor) = bounds(&configured, subject);
-            self.assumed[subject as usize].reconfigure(limit, floor);
+            let assumed = &mut self.assumed[subject as usize];
+            assumed.reconfigure(limit, floor);
+            // Nothing is learned of requests and tokens without a limit.
+            if limit.is_none() && subject != Subject::Concurrency {
+                assumed.acquit();
+            }
         }
     }
 
@@ -224,14 +232,15 @@ impl Learned {
         Some(self.refused(now, &first, &signal))
     }
 
-    /// The provider accepted a request.
-    pub fn accepted(&mut self, now: Instant, evidence: &Evidence) {
+    /// The provider accepted a request. Says whether anything is known by it that should outlive a restart.
+    pub fn accepted(&mut self, now: Instant, evidence: &Evidence) -> bool {
         if self.refused.is_some_and(|refused| evidence.permitted <= refused) {
-            return;
+            return false;
         }
         (self.is_shut, self.row) = (false, 0);
         self.measure_penalty(evidence);
-        if self.bench.is_some_and(|bench| evidence.permitted >= bench.until) {
+        let mut is_news = self.bench.is_some_and(|bench| evidence.permitted >= bench.until);
+        if is_news {
             self.bench = None;
         }
         for subject in Subject::ALL {
@@ -246,8 +255,9 @@ impl Learned {
             let windows = if subject == Subject::Margin { 3 } else { 1 };
             let assumed = &mut self.assumed[subject as usize];
             let began_before = assumed.trial().is_some_and(|trial| trial.begun <= evidence.permitted);
-            assumed.accepted(now, is_used && began_before, self.configured.window * windows);
+            is_news |= assumed.accepted(now, is_used && began_before, self.configured.window * windows);
         }
+        is_news
     }
 
     /// The headers of an answer that is no refusal. Says until when the gate has to close, if it has to: where the provider
@@ -295,6 +305,12 @@ impl Learned {
     #[must_use]
     pub fn benched_until(&self) -> Option<Instant> {
         self.bench.map(|bench| bench.until)
+    }
+
+    /// Until when nothing is to be permitted at the start, by what earlier processes knew.
+    #[must_use]
+    pub fn closed_until(&self) -> Option<Instant> {
+        self.closed.max(self.benched_until())
     }
 
     /// The limits that headers name, where they are of our window.

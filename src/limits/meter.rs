@@ -162,11 +162,6 @@ impl Meter {
         Some(now + self.span.saturating_mul(u32::try_from(spans).unwrap_or(u32::MAX)).min(FAR))
     }
 
-    /// What was spent and still counts, oldest first.
-    pub fn entries(&self) -> impl Iterator<Item = (Instant, u64)> {
-        self.live.iter().map(|grain| (grain.last, grain.amount))
-    }
-
     fn expire(&mut self, now: Instant) {
         while self.live.front().is_some_and(|grain| grain.last + self.span <= now) {
             let Some(grain) = self.live.pop_front() else { break };

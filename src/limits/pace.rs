@@ -66,7 +66,8 @@ impl Pace {
         let last = self.last;
         *self = Self::new(step, burst);
         self.last = last;
-        while self.bucket.check().is_ok() {}
+        // It is full, and holds so many.
+        drop(self.bucket.check_n(burst));
         self.full_at = Some(crate::time::now() + step.saturating_mul(burst.get()));
     }
 

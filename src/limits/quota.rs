@@ -57,7 +57,15 @@ impl Quota {
     pub(super) fn limited_to(self, figures: &Figures) -> Self {
         let tokens = |tokens| NonZeroU32::new(u32::try_from(tokens).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
         let at_least_one = |limit| NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN);
+        // One at least is left for the others.
+        let mut room = figures.concurrency.map_or(u32::MAX, |cap| cap.saturating_sub(1));
+        let concurrency_reserved = self.concurrency_reserved.map(|reserved| {
+            let kept = reserved.min(room);
+            room -= kept;
+            kept
+        });
         Self {
+            concurrency_reserved,
             window_margin: figures.margin,
             requests: figures.requests.map(at_least_one),
             tokens: figures.tokens.map(tokens),

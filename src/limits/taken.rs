@@ -22,7 +22,7 @@ pub enum Backlog {
     Waiting,
 }
 
-/// What was taken for one permit. It goes back into [`Allowance::refund`] or [`Allowance::release`].
+/// What was taken for one permit. It goes back into [`Allowance::refund`](super::Allowance::refund) or [`Allowance::release`](super::Allowance::release).
 #[derive(Debug)]
 #[must_use = "what was taken has to be given back or spent"]
 pub struct Taken {

@@ -1,5 +1,7 @@
 //! An allowance that earlier processes have used.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::Allowance;
 use crate::limits::journal::{RecoveredLane, Spent};
 use crate::limits::learned::Saved;
@@ -12,14 +14,18 @@ impl Allowance {
     pub fn restore(&mut self, now: Instant, before: &RecoveredLane, orphan_hold: Duration) {
         let saved = before.learned.as_deref().map(serde_json::from_slice::<Saved>);
         match saved {
-            Some(Ok(saved)) => self.learned.restore(&saved, now),
+            Some(Ok(saved)) => {
+                let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let ago = saved.saved_at.map_or(Duration::ZERO, |then| today.saturating_sub(then));
+                self.learned.restore(&saved, ago, now);
+            }
             Some(Err(error)) => {
                 tracing::warn!(%error, "what was learned of a provider cannot be read, and is forgotten")
             }
             None => {}
         }
         self.obey_learned(now);
-        if let Some(until) = self.learned.benched_until() {
+        if let Some(until) = self.learned.closed_until() {
             self.close_until(until);
         }
         for &Spent { at, requests, tokens } in &before.spent {
@@ -42,8 +48,8 @@ impl Allowance {
         }
     }
 
-    /// Nobody knows what was sent until `last`: as long as it might count, or run, nothing is permitted.
-    pub fn forget_until(&mut self, now: Instant, last: Instant, orphan_hold: Duration) {
+    /// Others have sent by what this one now counts, until `last`: as long as that might count, nothing is permitted.
+    pub fn count_as_full(&mut self, now: Instant, last: Instant) {
         self.last_stamp = self.last_stamp.max(Some(last));
         if let Some(rate) = &mut self.rate {
             rate.window.forget_until(last);
@@ -51,6 +57,11 @@ impl Allowance {
         if let Some(limit) = self.tokens.limit().filter(|_| last + self.quota.span() > now) {
             self.tokens.spend(last, limit);
         }
+    }
+
+    /// Nobody knows what was sent until `last`: as long as it might count, or run, nothing is permitted.
+    pub fn forget_until(&mut self, now: Instant, last: Instant, orphan_hold: Duration) {
+        self.count_as_full(now, last);
         for _ in 0..self.slots.cap().unwrap_or(0) {
             self.slots.take(Priority::default());
             self.slots.release(Priority::default(), last + orphan_hold, now);

@@ -131,7 +131,8 @@ impl Writer {
     }
 
     fn noted(&self, state: &mut State) {
-        if state.buffer.len() >= BUFFER_MAX {
+        // When the thread has ended, nobody comes to write what waits.
+        if state.buffer.len() >= BUFFER_MAX || state.stopping {
             self.flush(state);
         }
         self.rouse(state);

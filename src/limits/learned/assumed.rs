@@ -109,15 +109,16 @@ impl Assumed {
     }
 
     /// Something was accepted; `is_used`: with the level that is tried used up. When that has gone well for `long_enough`,
-    /// the level stands.
-    pub(super) fn accepted(&mut self, now: Instant, is_used: bool, long_enough: Duration) {
-        let Some(lowered) = &mut self.lowered else { return };
-        let Some(trial) = &mut lowered.trial else { return };
+    /// the level stands, and this says so.
+    pub(super) fn accepted(&mut self, now: Instant, is_used: bool, long_enough: Duration) -> bool {
+        let Some(lowered) = &mut self.lowered else { return false };
+        let Some(trial) = &mut lowered.trial else { return false };
         if is_used {
             trial.used.get_or_insert(now);
         }
         let is_proven = trial.used.is_some_and(|since| is_used && now.saturating_duration_since(since) >= long_enough);
-        if is_proven || now.saturating_duration_since(trial.begun) >= TRIAL_MAX {
+        let stands = is_proven || now.saturating_duration_since(trial.begun) >= TRIAL_MAX;
+        if stands {
             lowered.trial = None;
             lowered.interval = PROBE_AFTER;
             lowered.next_probe = now + PROBE_AFTER;
@@ -125,6 +126,7 @@ impl Assumed {
                 self.lowered = None;
             }
         }
+        stands
     }
 
     /// What was learned before a restart.

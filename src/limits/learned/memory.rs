@@ -3,7 +3,7 @@
 use super::assumed::{self, Lowered};
 use super::status::{LessonStatus, Saved, SavedBench, SavedLesson, Subject, Why};
 use super::{BENCH_MAX, Bench, Learned, PENALTY_MAX};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 const VERSION: u32 = 1;
 
@@ -13,9 +13,9 @@ impl Learned {
         Subject::ALL.into_iter().filter_map(|subject| self.lesson(subject))
     }
 
-    /// What should outlive a restart.
+    /// What should outlive a restart. `closed_until`: until when nothing is permitted.
     #[must_use]
-    pub fn save(&self, now: Instant) -> Saved {
+    pub fn save(&self, now: Instant, closed_until: Option<Instant>) -> Saved {
         let lessons = Subject::ALL.into_iter().filter_map(|subject| {
             let Lowered { level, why, since, next_probe, interval, ref trial } =
                 *self.assumed[subject as usize].lowered()?;
@@ -32,11 +32,13 @@ impl Learned {
             let left = until.saturating_duration_since(now);
             SavedBench { left, length }
         });
-        Saved { version: VERSION, lessons: lessons.collect(), bench, penalty: self.penalty }
+        let closed_for = closed_until.map(|until| until.saturating_duration_since(now));
+        let (lessons, penalty) = (lessons.collect(), self.penalty);
+        Saved { version: VERSION, lessons, bench, penalty, closed_for, saved_at: None }
     }
 
-    /// What [`Learned::save`] said before a restart. What another version said is not understood, and forgotten.
-    pub fn restore(&mut self, saved: &Saved, now: Instant) {
+    /// What [`Learned::save`] said `ago`, before a restart. What another version said is not understood, and forgotten.
+    pub fn restore(&mut self, saved: &Saved, ago: Duration, now: Instant) {
         if saved.version != VERSION {
             return;
         }
@@ -54,9 +56,10 @@ impl Learned {
         }
         self.penalty = saved.penalty.min(PENALTY_MAX);
         self.bench = saved.bench.as_ref().map(|&SavedBench { left, length }| {
-            let (left, length) = (left.min(BENCH_MAX), length.min(BENCH_MAX));
+            let (left, length) = (left.min(BENCH_MAX).saturating_sub(ago), length.min(BENCH_MAX));
             Bench { begun: now, until: now + left, length }
         });
+        self.closed = saved.closed_for.map(|left| now + left.min(BENCH_MAX).saturating_sub(ago));
     }
 
     fn lesson(&self, subject: Subject) -> Option<LessonStatus> {

@@ -93,8 +93,8 @@ pub struct LessonStatus {
     pub is_probing: bool,
 }
 
-/// What outlives a restart: ages, since instants mean nothing afterwards. The time for which the process was down does
-/// not count, so that a probe comes later rather than sooner.
+/// What outlives a restart: ages, since instants mean nothing afterwards. Of a bench and a closed gate the time for which
+/// the process was down is taken off; of probes it is not, so that one comes later rather than sooner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     pub(super) version: u32,
@@ -103,6 +103,12 @@ pub struct Saved {
     pub(super) bench: Option<SavedBench>,
     #[serde(default)]
     pub(super) penalty: Duration,
+    /// For how long nothing was permitted then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) closed_for: Option<Duration>,
+    /// When it was saved, since 1970 by the wall clock: whoever writes it down says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

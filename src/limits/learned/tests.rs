@@ -377,18 +377,18 @@ fn lessons_outlive_a_restart() {
     story.refused(36, 1);
     story.accepted(20, 1);
     story.probe();
-    let json = serde_json::to_string(&story.learned.save(story.now)).unwrap();
+    let json = serde_json::to_string(&story.learned.save(story.now, None)).unwrap();
     let saved: Saved = serde_json::from_str(&json).unwrap();
     let mut after = Learned::new(CONFIGURED);
-    after.restore(&saved, story.now);
+    after.restore(&saved, Duration::ZERO, story.now);
     assert_eq!(after.figures().requests, Some(35), "what was only tried is not kept");
     assert_eq!(after.next_probe(), Some(story.now + assumed::PROBE_AFTER));
     let mut lower = Learned::new(Figures { requests: Some(30), ..CONFIGURED });
-    lower.restore(&saved, story.now);
+    lower.restore(&saved, Duration::ZERO, story.now);
     assert_eq!(lower.figures().requests, Some(30), "what is configured wins");
     let newer = Saved { version: 99, ..saved };
     let mut older = Learned::new(CONFIGURED);
-    older.restore(&newer, story.now);
+    older.restore(&newer, Duration::ZERO, story.now);
     assert_eq!(older.figures(), CONFIGURED);
 }
 
@@ -410,7 +410,7 @@ proptest! {
                 ..Signal::default()
             };
             match what {
-                0 | 1 => story.learned.accepted(story.now, &evidence),
+                0 | 1 => drop(story.learned.accepted(story.now, &evidence)),
                 2 => slow = Some(evidence),
                 3 | 4 => {
                     let evidence = if odd { slow.take().unwrap_or(evidence) } else { evidence };
@@ -418,9 +418,9 @@ proptest! {
                     prop_assert!(closed <= story.now + BENCH_MAX);
                 }
                 5 => {
-                    let (saved, now) = (story.learned.save(story.now), story.now);
+                    let (saved, now) = (story.learned.save(story.now, None), story.now);
                     story.learned = Learned::new(CONFIGURED);
-                    story.learned.restore(&saved, now);
+                    story.learned.restore(&saved, Duration::ZERO, now);
                 }
                 _ => {
                     if story.learned.probe(story.now) {
