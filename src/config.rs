@@ -146,6 +146,7 @@ impl Settings {
         [
             ("server.listen", old.listen != new.listen),
             ("server.admin_listen", old.admin_listen != new.admin_listen),
+            ("server.admin_token", old.admin_token != new.admin_token),
             ("server.tls", old.tls != new.tls),
             ("server.state_dir", old.state_dir != new.state_dir),
             ("server.threads", old.threads != new.threads),
@@ -153,6 +154,14 @@ impl Settings {
         .into_iter()
         .filter_map(|(setting, differs)| differs.then_some(setting))
         .collect()
+    }
+
+    /// What cannot change while running, as it is in `started`; all else as it is.
+    #[must_use]
+    pub fn frozen_as(mut self, started: &Self) -> Self {
+        let Server { listen, admin_listen, admin_token, tls, state_dir, threads, .. } = started.server.clone();
+        self.server = Server { listen, admin_listen, admin_token, tls, state_dir, threads, ..self.server };
+        self
     }
 }
 

@@ -136,6 +136,12 @@ impl Pipeline {
         self.0.admission.waiting()
     }
 
+    /// Whether an operator has paused an upstream.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        !self.0.admission.paused().is_empty()
+    }
+
     fn demand(&self, call: &Call, tokens: u64) -> Demand {
         let (path, _) = call.target.split_once('?').unwrap_or((&call.target, ""));
         Demand {
