@@ -125,6 +125,12 @@ impl Pipeline {
         }
     }
 
+    /// Whether an operator has paused an upstream.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        !self.0.admission.paused().is_empty()
+    }
+
     /// Accounts for a request that never became a call.
     pub fn turned_away(&self, request: &TurnedAway) {
         account::turned_away(request, &self.0.metrics);
@@ -134,12 +140,6 @@ impl Pipeline {
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.0.admission.waiting()
-    }
-
-    /// Whether an operator has paused an upstream.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        !self.0.admission.paused().is_empty()
     }
 
     fn demand(&self, call: &Call, tokens: u64) -> Demand {
