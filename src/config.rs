@@ -155,6 +155,14 @@ impl Settings {
         .filter_map(|(setting, differs)| differs.then_some(setting))
         .collect()
     }
+
+    /// What cannot change while running, as it is in `started`; all else as it is.
+    #[must_use]
+    pub fn frozen_as(mut self, started: &Self) -> Self {
+        let Server { listen, admin_listen, admin_token, tls, state_dir, threads, .. } = started.server.clone();
+        self.server = Server { listen, admin_listen, admin_token, tls, state_dir, threads, ..self.server };
+        self
+    }
 }
 
 /// The variables of this process.

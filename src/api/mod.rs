@@ -8,7 +8,7 @@
 //! | `POST /admin/v1/reload` | re-reads the settings; 422 with every mistake if they have some |
 //! | `POST /admin/v1/drain` | as SIGTERM |
 //! | `GET /admin/v1/queue?limit=100` | `{waiting, bytes, calls: [{id, client, class, model, upstreams, position, eta_ms, waited_ms, deadline_in_ms, tokens, bytes}]}` in the order of service, up to 10,000; `eta_ms` is null while nobody can tell |
-//! | `GET /admin/v1/upstreams` | `{upstreams: [{name, kind, base_url, models, paused, keys_total, keys: [{key, waiting, closed_for_ms, requests: {limit, used, left}, slots: {limit, in_use}}]}]}`; a key is its place in the settings, a client's own its digest, `all` stands for all of those together; a limit that does not bind is null |
+//! | `GET /admin/v1/upstreams` | `{upstreams: [{name, kind, base_url, models, paused, keys_total, keys: [{key, waiting, closed_for_ms, requests: {limit, used, left}, tokens, requests_per_day, slots: {limit, in_use}, window_margin_ms, learned: [{setting, configured, assumed, reason, since_ms, next_probe_ms, probing}]}]}]}`; limits are those in force, as configured or learned; a key is its place in the settings, a client's own its digest, `all` stands for all of those together; a limit that does not bind is null |
 //! | `POST /admin/v1/upstreams/NAME/pause` | `{upstream, paused}`: its calls wait, what runs ends; asking twice is as good as once; 404 tells the names there are |
 //! | `POST /admin/v1/upstreams/NAME/resume` | the same: it goes on |
 //! | `GET /admin/v1/clients?limit=1000` | `{total, clients: [{name, configured, class, class_max, weight, waiting, running, permits, requests: {limit, left, reset_ms}, tokens, slots: {limit, in_use}, on_limit}]}`, those of the settings first |

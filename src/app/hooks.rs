@@ -21,7 +21,10 @@ impl AdminHooks for App {
         if !self.0.admission.pause(upstream, paused) {
             return Err(self.0.settings.lock().upstreams.iter().map(|upstream| upstream.name.clone()).collect());
         }
-        tracing::info!(upstream, paused, "an operator has paused an upstream, or resumed it");
+        match paused {
+            true => tracing::info!(upstream, "an operator has paused it: its calls wait, what runs ends"),
+            false => tracing::info!(upstream, "an operator has resumed it"),
+        }
         Ok(())
     }
 
@@ -51,6 +54,6 @@ impl AdminHooks for App {
 
     fn config(&self) -> String {
         let settings = self.0.settings.lock().clone();
-        settings.to_json()
+        settings.frozen_as(&self.0.started).to_json()
     }
 }

@@ -24,6 +24,11 @@ impl Past {
     /// When it cannot be used, or is another process's.
     pub fn open(settings: &Settings) -> Result<Self, JournalError> {
         let (journal, recovered) = Journal::open(&settings.server.state_dir, longest_span(settings))?;
+        if !recovered.lanes.is_empty() {
+            let orphans = recovered.lanes.iter().flat_map(|lane| &lane.orphans);
+            let cut: u32 = orphans.map(|orphans| orphans.slots).sum();
+            tracing::info!(keys = recovered.lanes.len(), cut, "what was sent before this start still counts");
+        }
         Ok(Self { journal, recovered })
     }
 }

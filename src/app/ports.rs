@@ -10,7 +10,7 @@ use super::StartError;
 use crate::config::Settings;
 use crate::{api, proxy};
 
-/// The bound ports of an [`App`].
+/// The bound ports of an [`App`](super::App).
 #[derive(Debug)]
 pub struct Ports {
     pub(super) clients: TcpListener,

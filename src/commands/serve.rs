@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::check;
 use crate::app::{App, Past, Ports, Source, StartError};
 use crate::config::{LoadError, Overrides, Settings};
+use crate::limits::journal::JournalError;
 use crate::telemetry;
 use crate::time::Duration;
 use crate::units::parse_duration;
@@ -47,7 +48,8 @@ pub struct Args {
     /// The operators' port [default: 127.0.0.1:9091]
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<SocketAddr>,
-    /// Where state is kept [default: state]
+    /// Where it is written down what was sent, so that a kill forgets nothing; one process at a time [default: state, in
+    /// the current directory]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -95,11 +97,17 @@ async fn serve(settings: Settings, source: Source, log: telemetry::Handle) -> Ex
         Ok(signals) => signals,
         Err(error) => return complain(&format!("cannot handle signals: {error}"), super::OUR_MISTAKE.into()),
     };
+    let state_dir = settings.server.state_dir.clone();
     let (app, ports) = match start(settings, source, log) {
         Ok(started) => started,
-        Err(error) => return complain(&error.to_string(), ExitCode::FAILURE),
+        Err(error) => {
+            let is_dir =
+                matches!(error, StartError::Journal(JournalError::Unusable { .. } | JournalError::Locked { .. }));
+            let hint = if is_dir { " (--state-dir DIR)" } else { "" };
+            return complain(&format!("{error}{hint}"), ExitCode::FAILURE);
+        }
     };
-    if let Err(error) = announce(&ports) {
+    if let Err(error) = announce(&ports, &state_dir) {
         return complain(&error.to_string(), ExitCode::FAILURE);
     }
     let signals = signals.obey(app.clone());
@@ -118,8 +126,8 @@ fn start(settings: Settings, source: Source, log: telemetry::Handle) -> Result<(
     Ok((App::new(settings, source, Some(log), past)?, ports))
 }
 
-/// Prints the line that points clients here.
-fn announce(ports: &Ports) -> io::Result<()> {
+/// Prints the line that points clients here, and logs what this process has taken.
+fn announce(ports: &Ports, state_dir: &Path) -> io::Result<()> {
     let (clients, admin) = (ports.clients()?, ports.admin()?);
     let mut out = io::stdout().lock();
     // On every interface also means on this machine, which is where the line is read.
@@ -128,7 +136,8 @@ fn announce(ports: &Ports) -> io::Result<()> {
     let scheme = if ports.is_tls() { "https" } else { "http" };
     writeln!(out, "export OPENAI_BASE_URL={scheme}://{here}/v1")?;
     out.flush()?;
-    tracing::info!(%clients, %admin, "serving");
+    let state_dir = std::path::absolute(state_dir)?;
+    tracing::info!(%clients, %admin, state_dir = %state_dir.display(), "serving");
     Ok(())
 }
 

@@ -117,15 +117,25 @@ fn has_one(words: &str, of: &[&str]) -> bool {
 
 /// `Limit 3, Used 3`, `rate limit of 40,000 input tokens`, `max RPM: 3`, `max organization concurrency: 1`.
 fn limit(words: &str) -> Option<u32> {
-    ["limit", "rpm", "tpm", "concurrency"].into_iter().find_map(|name| {
-        behind(words, name).find_map(|rest| {
-            let rest = rest.trim_start_matches([' ', ':', '=', '"', '\\']);
-            let rest = rest.strip_prefix("of ").unwrap_or(rest);
-            let end = rest.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(rest.len());
-            let digits: String = rest.get(..end)?.chars().filter(char::is_ascii_digit).take(12).collect();
-            digits.parse().ok().filter(|&limit| limit > 0)
-        })
-    })
+    let limit = |rest| u32::try_from(named_figure(rest)?).ok().filter(|&limit| limit > 0);
+    ["limit", "rpm", "tpm", "concurrency"].into_iter().find_map(|name| behind(words, name).find_map(limit))
+}
+
+fn named_figure(rest: &str) -> Option<u64> {
+    let rest = rest.trim_start_matches([' ', ':', '=', '"', '\\']);
+    let rest = rest.strip_prefix("of ").unwrap_or(rest);
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(rest.len());
+    let digits: String = rest.get(..end)?.chars().filter(char::is_ascii_digit).take(12).collect();
+    digits.parse().ok()
+}
+
+/// Whether a refused request asks for more than the limit by itself, so that no waiting can cure it:
+/// `Limit 30000, Requested 40000`, as OpenAI and Groq say.
+#[must_use]
+pub fn asks_for_too_much(body: &[u8]) -> bool {
+    let words = String::from_utf8_lossy(body.get(..READ_MAX).unwrap_or(body)).to_lowercase();
+    let figure = |name| behind(&words, name).find_map(named_figure);
+    matches!((figure("limit"), figure("requested")), (Some(limit), Some(requested)) if requested > limit)
 }
 
 /// `try again in 7m12s`, `try again after 1 seconds`, `Please retry in 45.57s`, `"retryDelay": "34s"`, and the header that
@@ -290,6 +300,23 @@ mod tests {
             ("too many requests in parallel", complaint(at_once, false, None, 0)),
         ] {
             assert_eq!(read(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_request_above_the_limit_is_told_from_one_too_many() {
+        for (message, is_it) in [
+            ("Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000. The input", true),
+            ("Request too large for model `m` (TPM): Limit 6,000, Requested 7,213, please reduce your message", true),
+            ("Rate limit reached for m on tokens per min (TPM): Limit 30000, Used 29000, Requested 4000.", false),
+            ("Rate limit reached for m on requests per min (RPM): Limit 3, Used 3, Requested 1.", false),
+            ("Limit 30000, Requested 30000", false),
+            ("the requested model has a limit of 5 requests", false),
+            ("Requested 40000", false),
+            ("", false),
+        ] {
+            let body = format!(r#"{{"error":{{"message":"{message}","type":"tokens"}}}}"#);
+            assert_eq!(asks_for_too_much(body.as_bytes()), is_it, "{message}");
         }
     }
 

@@ -21,7 +21,7 @@ pub mod sse;
 pub mod terminal;
 pub mod usage;
 
-pub use complaint::Complaint;
+pub use complaint::{Complaint, asks_for_too_much};
 pub use error::{ErrorBody, is_model_not_found, parse_retry_after, sse_error_event};
 pub use error_event::{is_error, provider_error_event};
 pub use rate_limits::{Counted, RateLimits, Told};

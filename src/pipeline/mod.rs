@@ -129,6 +129,12 @@ impl Pipeline {
         }
     }
 
+    /// Whether an operator has paused an upstream.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        !self.0.admission.paused().is_empty()
+    }
+
     /// Accounts for a request that never became a call.
     pub fn turned_away(&self, request: &TurnedAway) {
         account::turned_away(request, &self.0.metrics);

@@ -75,7 +75,7 @@ impl Shared {
     async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call, bounds: &Bounds) -> After {
         let (asked, trace) = (Asked { id: call.id, method: call.method.clone(), route: call.route }, Trace::default());
         let mut keepalive = Keepalive::of(&call, self.pipeline.will_stream(&call), &downstream, bounds);
-        let mut asker = Asker { stream: call.stream, deadline_from: call.deadline_from, waiting: 0 };
+        let mut asker = Asker { stream: call.stream, deadline_from: call.deadline_from, waiting: 0, paused: false };
         let parts = match &mut call.body {
             CallBody::Whole(_) => None,
             CallBody::Stream(body) => {
@@ -96,7 +96,7 @@ impl Shared {
             Ok(answer) => relay::relay(&mut downstream, &asked, answer).await,
             Err(failure) => {
                 if matches!(failure, Failure::Refused(_)) {
-                    asker.waiting = self.pipeline.waiting();
+                    (asker.waiting, asker.paused) = (self.pipeline.waiting(), self.pipeline.is_paused());
                 }
                 let refused = Refused::Failure(failure, asker);
                 if keepalive.has_begun() {

@@ -44,6 +44,8 @@ pub(super) struct Asker {
     pub(super) deadline_from: &'static str,
     /// How many calls waited when it was turned away.
     pub(super) waiting: u32,
+    /// An operator has paused an upstream.
+    pub(super) paused: bool,
 }
 
 impl Refused {

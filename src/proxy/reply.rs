@@ -199,9 +199,10 @@ fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {
 
 /// Who else wants what there is too little of.
 fn contention(asker: &Asker) -> String {
+    let paused = if asker.paused { "an operator has paused an upstream; " } else { "" };
     match usize::try_from(asker.waiting) {
-        Ok(0) | Err(_) => String::new(),
-        Ok(calls) => format!("{} already; ", calls_wait(calls)),
+        Ok(0) | Err(_) => paused.to_owned(),
+        Ok(calls) => format!("{paused}{} already; ", calls_wait(calls)),
     }
 }
 

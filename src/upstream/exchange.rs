@@ -305,7 +305,8 @@ impl Flight {
         let happened = Happened::Status {
             status: head.status,
             should_retry: should_retry(head),
-            model_not_found: head.status == StatusCode::NOT_FOUND && openai::is_model_not_found(body),
+            hopeless: (head.status == StatusCode::NOT_FOUND && openai::is_model_not_found(body))
+                || (head.status.is_client_error() && openai::asks_for_too_much(body)),
         };
         let verdict = self.judge(target, happened);
         let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
@@ -346,7 +347,15 @@ impl Flight {
         }
         let backoff = backoff::ceiling(&self.shared.retry(), self.attempts);
         let reopens = permit.refused(&signal::of_refusal(&answered.head, body, backoff));
-        reopens.is_some_and(|reopens| reopens > time::now())
+        let closed_for = reopens.map(|reopens| reopens.saturating_duration_since(time::now()));
+        tracing::warn!(
+            upstream = &*target.name,
+            request_id = %self.call.id,
+            status = answered.head.status.as_u16(),
+            closed_for_ms = closed_for.map(|closed_for| u64::try_from(closed_for.as_millis()).unwrap_or(u64::MAX)),
+            "the provider refused a request; nothing more goes with its key for that long"
+        );
+        closed_for.is_some_and(|closed_for| !closed_for.is_zero())
     }
 
     fn note_first_byte(&self, target: &Target) {

@@ -407,11 +407,14 @@ fn what_cannot_change_while_running_is_named() {
     let old = parse(&upstream(""));
     let new = parse(&upstream(
         "[server]\nlisten = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\nstate_dir = \"x\"\nthreads = 1\n\
-         tls = { cert = \"a\", key = \"b\" }\nbody_max = 1024",
+         admin_token = \"t\"\ntls = { cert = \"a\", key = \"b\" }\nbody_max = 1024",
     ));
     assert_eq!(old.frozen_differences(&old), [""; 0]);
-    let frozen = ["server.listen", "server.admin_listen", "server.tls", "server.state_dir", "server.threads"];
-    assert_eq!(old.frozen_differences(&new), frozen);
+    let frozen = ["listen", "admin_listen", "admin_token", "tls", "state_dir", "threads"];
+    assert_eq!(old.frozen_differences(&new), frozen.map(|name| format!("server.{name}")));
+    let in_force = new.frozen_as(&old);
+    assert_eq!(old.frozen_differences(&in_force), [""; 0]);
+    assert_eq!(in_force.server.body_max, 1024);
 }
 
 #[test]

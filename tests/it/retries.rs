@@ -176,6 +176,21 @@ async fn configured_404_is_a_refusal_unless_the_model_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_too_large_by_itself_closes_no_gate() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let too_large = "{\"error\":{\"message\":\"Request too large for m on tokens per min (TPM): Limit 1000, Requested 5000.\",\"type\":\"tokens\",\"code\":\"rate_limit_exceeded\"}}";
+    let fields = format!("{JSON}retry-after: 60\r\n");
+    let script = vec![Read, Send(answer("429 Too Many Requests", &fields, too_large)), Read, Send(fine())];
+    let _upstream = upstream.script([script]);
+    let mut client = proxy.client().await;
+    let seen = client.ask(post(CALL)).await;
+    assert_eq!((seen.status(), seen.text().as_str()), (429, too_large));
+    assert_eq!(seen.head.field("x-tidegate-attempts").unwrap(), "1");
+    assert_eq!(within(ms(1_000), "the next call", client.ask(post(CALL))).await.status(), 200);
+}
+
+#[tokio::test]
 async fn statuses_that_a_retry_cannot_cure_are_delivered_at_once() {
     for (status, fields) in [
         ("400 Bad Request", ""),

@@ -32,7 +32,8 @@ pub(super) async fn behind_tidegate(plan: &Plan, view: &mut View) -> io::Result<
     let settings = plan.proxy(&sim.base_url(), state.0.clone()).map_err(io::Error::other)?;
     let ports = Ports::bind(&settings).map_err(io::Error::other)?;
     let base_url = format!("http://{}/v1", ports.clients()?);
-    let app = App::new(settings, Source::default(), None, Past::none()).map_err(io::Error::other)?;
+    let past = Past::open(&settings).map_err(io::Error::other)?;
+    let app = App::new(settings, Source::default(), None, past).map_err(io::Error::other)?;
     let side = tokio::select! {
         side = watch("behind tidegate", plan, &sim, &base_url, view) => side?,
         served = app.run(ports) => {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::limits::Dimension;
 
-const ASKER: Asker = Asker { stream: false, deadline_from: "x-stainless-read-timeout", waiting: 60 };
+const ASKER: Asker = Asker { stream: false, deadline_from: "x-stainless-read-timeout", waiting: 60, paused: false };
 
 fn told(refusal: Refusal, asker: Asker) -> (u16, String, Option<Duration>) {
     let reply = reply(&Refused::Failure(Failure::Refused(refusal), asker));
@@ -23,7 +23,7 @@ fn an_early_refusal_says_who_waits_how_long_and_what_helps() {
          (x-stainless-read-timeout, less what an answer takes); stream, allow more time, or send less"
     );
     assert_eq!(after, Some(seconds(57.3)), "then one that is as patient is in time");
-    let asker = Asker { stream: true, deadline_from: "x-tidegate-deadline-ms", waiting: 1 };
+    let asker = Asker { stream: true, deadline_from: "x-tidegate-deadline-ms", waiting: 1, ..ASKER };
     let (_, message, after) = told(refusal(None), asker);
     assert_eq!(
         message,
@@ -46,6 +46,8 @@ fn a_wait_in_vain_says_how_much_was_missing() {
     );
     assert_eq!(after, Some(seconds(30.0)));
     assert_eq!(told(refusal(None), asker).2, Some(SOON));
+    let (_, message, _) = told(refusal(None), Asker { paused: true, waiting: 2, ..asker });
+    assert!(message.contains("; an operator has paused an upstream; 2 calls wait already; "), "{message}");
 }
 
 #[test]

@@ -201,10 +201,10 @@ async fn idle_connection_that_does_not_listen_makes_room_all_the_same() {
 #[tokio::test]
 async fn process_that_ends_has_sent_the_last_byte_of_each_stream() {
     for _ in 0..5 {
-        let upstream = Upstream::start().await;
+        let (upstream, state) = (Upstream::start().await, tempfile::tempdir().unwrap());
         let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let mut process =
-            Process::spawn(tidegate(&[&["serve", "--upstream", &upstream.base_url()], &ports[..]].concat())).await;
+        let serve = ["serve", "--upstream", &upstream.base_url(), "--state-dir", state.path().to_str().unwrap()];
+        let mut process = Process::spawn(tidegate(&[&serve[..], &ports[..]].concat())).await;
         let mut client = Http2::to(process.clients).await;
         let sending = client.send(chat(), r#"{"stream":true}"#).await;
         let (mut line, _) = upstream.request().await;
