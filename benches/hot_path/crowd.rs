@@ -177,7 +177,11 @@ fn look(bench: &mut Bench<'_>, crowd: Crowd) {
         ..quota(1_000)
     };
     let admission = crowd.admission(slow);
-    let burst: Vec<_> = (0..40).map_while(|_| poll(&mut crowd.ask(&admission, 0))).collect();
+    let mut burst: Vec<_> = (0..40).map_while(|_| poll(&mut crowd.ask(&admission, 0))).collect();
+    for permit in &mut burst {
+        permit.writing();
+        permit.written();
+    }
     let line = crowd.line_up(&admission, WAITING);
     let mut place = admission.place(crowd.demand(WAITING));
     let outlook = place.outlook();

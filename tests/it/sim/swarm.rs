@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tidegate::sim::swarm::{Outcome, Streaming, Swarm, Until, WorkerSpec};
-use tidegate::sim::{Fault, FaultKind, Latency, Settings, content};
+use tidegate::sim::{Fault, FaultKind, Latency, Limits, Settings, content};
 use tidegate::time::now;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -21,6 +21,16 @@ async fn swarm_finds_a_faultless_provider_faultless() {
     assert_eq!((report.ok(), report.failures()), (80, 0), "{:?}", report.groups[0].outcomes);
     assert_eq!(report.group("light").expect("reported").total_ms.count, 60);
     assert_eq!(sim.stats().completed, 80);
+}
+
+#[tokio::test]
+async fn groups_of_a_swarm_bear_keys_of_their_own() {
+    let limits = Limits { requests: Some(1), ..Limits::default() };
+    let sim = sim(Settings { limits, per_key: true, ..Settings::default() }).await;
+    let group = |key: &str| WorkerSpec { api_key: Some(key.to_owned()), ..WorkerSpec::new(key, 1) };
+    let run = |workers| Swarm::new(&sim.base_url(), workers, Until::Calls(1)).run();
+    assert_eq!(run(vec![group("a"), group("b")]).await.failures(), 0, "each key may ask once");
+    assert_eq!(run(vec![group("a")]).await.failures(), 1, "and not twice");
 }
 
 #[tokio::test]
