@@ -42,7 +42,8 @@
 //!   the file says into the settings that each room declares in its `settings`.
 //! - [`proxy`] is the client's side of the wire and [`api`] the operators'; both know transports, nobody below does.
 //! - [`pipeline`] tells the flow; [`upstream`] holds the conversation with a provider and is the one owner of attempts,
-//!   which is why it may ask [`admission`] for a permit; [`limits`] is arithmetic over instants.
+//!   which is why it may ask [`admission`] for a permit; [`limits`] is arithmetic over instants, and the
+//!   journal that survives a kill.
 //! - [`sim`] is the strict simulated provider that judges us; it knows nothing of the rooms it judges.
 //! - [`breaker`], [`cache`] and [`tasks`] are rooms that so far have only their settings.
 //!

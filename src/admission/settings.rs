@@ -16,7 +16,7 @@ pub struct Admission {
     pub wait_max: Duration,
     /// How long a streaming client waits in silence before it gets SSE comments; absent: it gets none.
     pub keepalive_after: Option<Duration>,
-    /// The share of the last 100 permits below which a waiting class (`Priority as usize`) goes next.
+    /// The share of the permits that each class (`Priority as usize`) is never under while it waits.
     pub floors: [f64; 3],
     /// Believe `x-tidegate-client`, as a gateway of ours in front of this one sets it.
     pub trust_client_header: bool,

@@ -6,8 +6,11 @@
 //!
 //! Invariants: whatever the arrivals, durations, refunds and abandonments, the provider never counts more than the
 //! window's allowance in any window, as long as it counts a request within `window_margin` of our last write, and never
-//! more exchanges at once than there are slots. This room never waits, spawns, or locks: it is arithmetic over instants
-//! that it is handed.
+//! more exchanges at once than there are slots.
+//!
+//! What the provider really allows is [`learned`] from its refusals, and what was sent is in the [`journal`] before it is
+//! sent. But for the journal, which has a file and a thread, this room never waits, spawns, or locks: it is arithmetic
+//! over instants that it is handed.
 
 mod allowance;
 mod forecast;
