@@ -137,12 +137,19 @@ impl Meter {
         GrainId(self.oldest.0 + (self.live.len() as u64).saturating_sub(1))
     }
 
-    /// What went into a grain as `reserved` was `used` in truth. A grain that counts no more is left alone.
+    /// What went into a grain as `reserved` was `used` in truth. Of a grain that counts no more that is remembered: a
+    /// reload may make it count again.
     pub fn settle(&mut self, id: GrainId, reserved: u64, used: u64) {
-        let index = id.0.checked_sub(self.oldest.0).and_then(|index| usize::try_from(index).ok());
-        let Some(grain) = index.and_then(|index| self.live.get_mut(index)) else { return };
-        grain.amount = grain.amount.saturating_sub(reserved).saturating_add(used);
-        self.spent = self.spent.saturating_sub(reserved).saturating_add(used);
+        let settled = |amount: u64| amount.saturating_sub(reserved).saturating_add(used);
+        let index = |ahead: Option<u64>| ahead.and_then(|ahead| usize::try_from(ahead).ok());
+        if let Some(grain) = index(id.0.checked_sub(self.oldest.0)).and_then(|index| self.live.get_mut(index)) {
+            grain.amount = settled(grain.amount);
+            self.spent = settled(self.spent);
+        } else if let Some(before) = index(self.oldest.0.checked_sub(id.0))
+            && let Some(grain) = self.past.len().checked_sub(before).and_then(|index| self.past.get_mut(index))
+        {
+            grain.amount = settled(grain.amount);
+        }
     }
 
     /// When `amount` will have fitted in, if what is granted until then is spent as soon as it fits; `None` where it has
@@ -213,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_settles_after_its_span_changes_nothing() {
+    fn what_settles_after_its_span_changes_nothing_as_long_as_it_does_not_count() {
         let (mut meter, start) = meter(100);
         meter.take(50);
         let grain = meter.stamp(start, 50);
@@ -221,6 +228,8 @@ mod tests {
         meter.stamp(start + SPAN, 10);
         meter.settle(grain, 50, 90);
         assert_eq!(meter.used(start + SPAN), 10);
+        meter.reconfigure(start + SPAN, Some(100), 2 * SPAN, Duration::from_secs(1));
+        assert_eq!(meter.used(start + SPAN), 100, "unless a longer one has it count again");
     }
 
     #[test]
