@@ -31,6 +31,8 @@ pub struct Complaint {
     pub about: Option<About>,
     /// Nothing more is to be had today, this month, or until somebody pays.
     pub daily: bool,
+    /// The request alone is more than the limit: no waiting will let it pass, and others may go on meanwhile.
+    pub hopeless: bool,
     /// The limit that it names.
     pub limit: Option<u32>,
     /// How long it says to wait.
@@ -48,7 +50,16 @@ impl Complaint {
         let daily = code.as_deref() == Some("insufficient_quota") || is_daily(&words);
         let names_another_period = has_one(&words, &["per second", "persecond", "per hour", "perhour"]);
         let limit = if daily || names_another_period { None } else { limit(&words) };
-        Self { about, daily, limit, retry_after: retry_after(&words, now) }
+        Self { about, daily, hopeless: is_hopeless(&words), limit, retry_after: retry_after(&words, now) }
+    }
+}
+
+/// `Request too large for … Limit 30000, Requested 40000`. Where both figures stand they decide, whatever the words.
+fn is_hopeless(words: &str) -> bool {
+    let figure = |name| behind(words, name).find_map(leading_count);
+    match (figure("limit"), figure("requested")) {
+        (Some(limit), Some(requested)) => requested > limit,
+        _ => has_one(words, &["request too large", "request is too large"]),
     }
 }
 
@@ -118,14 +129,17 @@ fn has_one(words: &str, of: &[&str]) -> bool {
 /// `Limit 3, Used 3`, `rate limit of 40,000 input tokens`, `max RPM: 3`, `max organization concurrency: 1`.
 fn limit(words: &str) -> Option<u32> {
     ["limit", "rpm", "tpm", "concurrency"].into_iter().find_map(|name| {
-        behind(words, name).find_map(|rest| {
-            let rest = rest.trim_start_matches([' ', ':', '=', '"', '\\']);
-            let rest = rest.strip_prefix("of ").unwrap_or(rest);
-            let end = rest.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(rest.len());
-            let digits: String = rest.get(..end)?.chars().filter(char::is_ascii_digit).take(12).collect();
-            digits.parse().ok().filter(|&limit| limit > 0)
-        })
+        behind(words, name).find_map(|rest| u32::try_from(leading_count(rest)?).ok().filter(|&limit| limit > 0))
     })
+}
+
+/// The whole figure, with or without commas, that stands next.
+fn leading_count(rest: &str) -> Option<u64> {
+    let rest = rest.trim_start_matches([' ', ':', '=', '"', '\\']);
+    let rest = rest.strip_prefix("of ").unwrap_or(rest);
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(rest.len());
+    let digits: String = rest.get(..end)?.chars().filter(char::is_ascii_digit).take(12).collect();
+    digits.parse().ok()
 }
 
 /// `try again in 7m12s`, `try again after 1 seconds`, `Please retry in 45.57s`, `"retryDelay": "34s"`, and the header that
@@ -206,6 +220,7 @@ mod tests {
         let complaint = |about, daily, limit, millis: u64| Complaint {
             about,
             daily,
+            hopeless: false,
             limit,
             retry_after: (millis > 0).then(|| Duration::from_millis(millis)),
         };
@@ -216,7 +231,7 @@ mod tests {
             ),
             (
                 r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#,
-                complaint(tokens, false, Some(30_000), 0),
+                Complaint { hopeless: true, ..complaint(tokens, false, Some(30_000), 0) },
             ),
             (
                 r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-x on requests per day (RPD): Limit 200, Used 200, Requested 1. Please try again in 7m12s.","type":"requests","code":"rate_limit_exceeded"}}"#,
@@ -290,6 +305,20 @@ mod tests {
             ("too many requests in parallel", complaint(at_once, false, None, 0)),
         ] {
             assert_eq!(read(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_request_larger_than_the_limit_is_hopeless_and_one_that_comes_too_soon_is_not() {
+        for (hopeless, body) in [
+            (true, "Rate limit reached on tokens per min (TPM): Limit 30,000, Used 10, Requested 30,001."),
+            (true, r#"{"error":{"message":"Request too large for m."}}"#),
+            (false, "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 4000."),
+            (false, "Request too large on tokens per min (TPM): Limit 30000, Requested 4000."),
+            (false, "Rate limit reached on requests per min (RPM): Limit 3, Used 3, Requested 1."),
+            (false, "too many requests"),
+        ] {
+            assert_eq!(read(body).hopeless, hopeless, "{body}");
         }
     }
 

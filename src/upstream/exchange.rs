@@ -1,6 +1,7 @@
 //! All tries of a call, in a task of its own: the *flight*.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -21,7 +22,7 @@ use crate::admission::{Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Cut, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
-use crate::openai;
+use crate::openai::{self, Complaint};
 use crate::time::{self, Duration};
 
 /// Chunks on their way to a subscriber; a slow one holds the provider back.
@@ -305,10 +306,13 @@ impl Flight {
         let happened = Happened::Status {
             status: head.status,
             should_retry: should_retry(head),
-            model_not_found: head.status == StatusCode::NOT_FOUND && openai::is_model_not_found(body),
+            hopeless: match head.status {
+                StatusCode::NOT_FOUND => openai::is_model_not_found(body),
+                _ => Complaint::of(body, SystemTime::now()).hopeless,
+            },
         };
         let verdict = self.judge(target, happened);
-        let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
+        let retry_after = openai::parse_retry_after(&head.headers, SystemTime::now());
         let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &answered, body);
         if verdict != Verdict::Refused {
             signal::listen(head, &answered.permit);

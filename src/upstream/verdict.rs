@@ -20,8 +20,8 @@ pub(super) enum Happened {
         status: StatusCode,
         /// `x-should-retry`, where the provider says.
         should_retry: Option<bool>,
-        /// The body says that there is no such model: a 404 that is no refusal.
-        model_not_found: bool,
+        /// The body says that waiting does not help: there is no such model, or the request alone is more than the limit.
+        hopeless: bool,
     },
 }
 
@@ -57,9 +57,10 @@ pub(super) fn judge(happened: Happened, rules: &Rules<'_>) -> Verdict {
         Happened::Lost | Happened::Cut => retry_if(rules.repeatable && rules.on_disconnect),
         // The provider still generates; a second try would only waste it.
         Happened::NoFirstByte => Verdict::GiveUp,
-        Happened::Status { status, should_retry, model_not_found } => {
+        Happened::Status { hopeless: true, .. } => Verdict::Deliver,
+        Happened::Status { status, should_retry, hopeless: false } => {
             let code = status.as_u16();
-            if rules.refusal_statuses.contains(&code) && !model_not_found && should_retry != Some(false) {
+            if rules.refusal_statuses.contains(&code) && should_retry != Some(false) {
                 return Verdict::Refused;
             }
             let asked_to = code == 409 && should_retry == Some(true);
@@ -82,17 +83,17 @@ mod tests {
 
     fn status(code: u16) -> Happened {
         let status = StatusCode::from_u16(code).unwrap();
-        Happened::Status { status, should_retry: None, model_not_found: false }
+        Happened::Status { status, should_retry: None, hopeless: false }
     }
 
     #[test]
     fn every_row_of_the_table_has_its_verdict() {
         let once = Rules { repeatable: false, ..RULES };
         let never_on_disconnect = Rules { on_disconnect: false, ..RULES };
-        let with = |code, should_retry, model_not_found| Happened::Status {
+        let with = |code, should_retry, hopeless| Happened::Status {
             status: StatusCode::from_u16(code).unwrap(),
             should_retry,
-            model_not_found,
+            hopeless,
         };
         for (happened, rules, verdict) in [
             (Happened::NotConnected, RULES, Verdict::Retry),
@@ -108,6 +109,8 @@ mod tests {
             (status(429), once, Verdict::Refused),
             (status(404), RULES, Verdict::Refused),
             (with(404, None, true), RULES, Verdict::Deliver),
+            (with(429, None, true), RULES, Verdict::Deliver),
+            (with(503, None, true), RULES, Verdict::Deliver),
             (with(429, Some(false), false), RULES, Verdict::Deliver),
             (status(408), RULES, Verdict::Retry),
             (status(500), RULES, Verdict::Retry),
