@@ -65,8 +65,8 @@ fn is_hopeless(words: &str) -> bool {
 
 fn about(words: &str, kind: Option<&str>) -> Option<About> {
     let concurrency = has_one(words, CONCURRENCY);
-    let requests = has_one(words, REQUESTS);
-    let tokens = has_one(words, TOKENS);
+    let requests = has_one(words, REQUESTS) || has_word(words, &["rpm", "rpd"]);
+    let tokens = has_one(words, TOKENS) || has_word(words, &["tpm", "tpd"]);
     match (concurrency, requests, tokens, kind) {
         (true, false, false, _) => Some(About::Concurrency),
         (false, true, false, _) | (false, _, _, Some("requests")) => Some(About::Requests),
@@ -87,22 +87,14 @@ const CONCURRENCY: &[&str] = &[
     "并发",
     "\\u5e76\\u53d1",
 ];
-const REQUESTS: &[&str] = &[
-    "requests per",
-    "request per",
-    "requests_per",
-    "requestsper",
-    "request rate",
-    "call rate",
-    "requests rate",
-    "rpm",
-    "rpd",
-];
+const REQUESTS: &[&str] =
+    &["requests per", "request per", "requests_per", "requestsper", "request rate", "call rate", "requests rate"];
 const TOKENS: &[&str] =
-    &["tokens per", "tokens_per", "tokensper", "token rate", "tokens rate", "token_count", "token count", "tpm", "tpd"];
+    &["tokens per", "tokens_per", "tokensper", "token rate", "tokens rate", "token_count", "token count"];
 
 /// Gemini lists what was exceeded by names such as `GenerateRequestsPerDayPerProjectPerModel`. Other texts that name both
-/// a day and a minute tell what is allowed, not what was exceeded.
+/// a day and a minute tell what is allowed, not what was exceeded, and a plan may be monthly: what is spent for the day
+/// or the month is said in one sentence with the limit.
 fn is_daily(words: &str) -> bool {
     const DAY: &[&str] = &[
         "per day",
@@ -116,14 +108,29 @@ fn is_daily(words: &str) -> bool {
         "per month",
         "monthly",
         "per-month",
+        "per_month",
+        "/day",
+        "/ day",
+        "/month",
+        "/ month",
     ];
+    const SPENT: &[&str] = &["limit", "quota", "exceed", "reached", "exhausted"];
     const MINUTE: &[&str] =
         &["per min", "per-min", "per_min", "perminute", "rpm)", "tpm)", "rpm:", "tpm:", "per second", "per hour"];
-    words.contains("perday") || has_one(words, DAY) && !has_one(words, MINUTE)
+    let is_spent = |sentence: &str| has_one(sentence, DAY) && has_one(sentence, SPENT);
+    words.contains("perday") || words.split(SENTENCE_ENDS).any(is_spent) && !has_one(words, MINUTE)
 }
+
+/// Where a sentence, or a string of JSON, ends at the latest.
+const SENTENCE_ENDS: [char; 6] = ['.', '!', '?', ';', '"', '\n'];
 
 fn has_one(words: &str, of: &[&str]) -> bool {
     of.iter().any(|one| words.contains(one))
+}
+
+/// One of these stands by itself: `tpm` is in `httpMethod`, too.
+fn has_word(words: &str, of: &[&str]) -> bool {
+    words.split(|c: char| !c.is_alphanumeric()).any(|word| of.contains(&word))
 }
 
 /// `Limit 3, Used 3`, `rate limit of 40,000 input tokens`, `max RPM: 3`, `max organization concurrency: 1`.
@@ -334,6 +341,17 @@ mod tests {
         ] {
             let Complaint { about, daily, .. } = read(body);
             assert_eq!((about, daily), (None, false), "{body}");
+        }
+        for innocent in [
+            r#"{"error":{"message":"slow down","httpMethod":"POST","warpMode":"x"}}"#,
+            "too many requests. see our monthly plans",
+            r#"{"error":{"message":"slow down, or buy a monthly plan","code":"rate_limit_exceeded"}}"#,
+        ] {
+            let Complaint { about, daily, .. } = read(innocent);
+            assert_eq!((about, daily), (None, false), "{innocent}");
+        }
+        for spent in ["your monthly quota is used up", "limit reached: 200 requests / day", "exceeded 5 USD / month"] {
+            assert!(read(spent).daily, "{spent}");
         }
         assert!(!read("allowed are 40 requests per minute and 1000 per day").daily);
         assert_eq!(read("limit: 0, limit 99999999999999").limit, None);
