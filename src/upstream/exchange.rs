@@ -22,7 +22,7 @@ use crate::admission::{Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Cut, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
-use crate::openai::{self, Complaint};
+use crate::openai::{self, Complaint, Route};
 use crate::time::{self, Duration};
 
 /// Chunks on their way to a subscriber; a slow one holds the provider back.
@@ -289,6 +289,7 @@ impl Flight {
     fn handling(&self, target: &Target) -> Handling {
         Handling {
             route: self.call.route,
+            usage_of: Route::resembling(&self.call.method, &self.call.target),
             choices: self.call.choices,
             repeatable: self.is_repeatable(target),
             first_byte_timeout: target.settings.first_byte_timeout,
