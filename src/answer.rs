@@ -14,6 +14,9 @@ use crate::metrics::Outcome;
 use crate::openai::Usage;
 use crate::time::{Duration, Instant};
 
+/// The media type of a stream of events.
+pub const EVENT_STREAM: &str = "text/event-stream";
+
 /// Status and header fields of an answer; hop-by-hop fields are taken out.
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -27,15 +30,27 @@ impl Head {
     /// Whether its body is a stream of events that we can read.
     #[must_use]
     pub fn is_event_stream(&self) -> bool {
-        self.status == StatusCode::OK && self.is_readable("text/event-stream")
+        self.status == StatusCode::OK && self.is_readable(EVENT_STREAM)
     }
 
     /// Whether its body is of a media type, and not encoded.
     #[must_use]
     pub fn is_readable(&self, media_type: &str) -> bool {
+        self.is_of(media_type) && !self.is_encoded()
+    }
+
+    /// Whether its body is of a media type, readable or not.
+    #[must_use]
+    pub fn is_of(&self, media_type: &str) -> bool {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = value.split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case(media_type) && !self.headers.contains_key(CONTENT_ENCODING)
+        essence.trim().eq_ignore_ascii_case(media_type)
+    }
+
+    /// Whether its body is encoded, such as by gzip.
+    #[must_use]
+    pub fn is_encoded(&self) -> bool {
+        self.headers.contains_key(CONTENT_ENCODING)
     }
 }
 
