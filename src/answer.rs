@@ -1,6 +1,9 @@
 //! An answer on its way to whoever asked, and those who watch it pass.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -144,6 +147,8 @@ pub struct Facts {
     pub upstream: Option<Arc<str>>,
     /// Attempts so far.
     pub attempts: u32,
+    /// It did not get every permit at once.
+    pub stood_in_line: bool,
     /// Time spent in line, over all attempts.
     pub waited: Duration,
     /// Time spent backing off, over all attempts.
@@ -177,6 +182,19 @@ impl Trace {
     /// Notes a fact.
     pub fn note(&self, note: impl FnOnce(&mut Facts)) {
         note(&mut self.0.facts.lock());
+    }
+
+    /// Waits for a permit, and notes if it does not come at once. Dropping the future drops `permit`.
+    pub async fn in_line<P: Future>(&self, permit: P) -> P::Output {
+        let mut permit = pin!(permit);
+        let at_once = poll_fn(|context| Poll::Ready(permit.as_mut().poll(context))).await;
+        match at_once {
+            Poll::Ready(told) => told,
+            Poll::Pending => {
+                self.note(|facts| facts.stood_in_line = true);
+                permit.await
+            }
+        }
     }
 
     /// Whether its client was told a status before there was an answer.

@@ -200,8 +200,7 @@ impl Open {
         };
         let queued = waited + facts.backed_off;
         // Who left the line without a permit stood in it, too; who was refused at once did not.
-        let gave_up = matches!(outcome, Outcome::QueueTimeout | Outcome::ClientGone);
-        if facts.attempts > 0 || gave_up {
+        if facts.attempts > 0 || facts.stood_in_line {
             self.metrics.queue_wait(self.priority, waited);
         }
         let upstream = match (facts.sent, facts.upstream_ended) {

@@ -137,7 +137,7 @@ impl Flight {
         let mut missed = None;
         loop {
             let came = time::now();
-            let permit = match self.place.permit().await {
+            let permit = match self.trace.in_line(self.place.permit()).await {
                 Ok(permit) => permit,
                 Err(refusal) => {
                     let standing = self.place.standing();
