@@ -20,6 +20,11 @@ use crate::time::{Duration, Instant};
 /// The media type of a stream of events.
 pub const EVENT_STREAM: &str = "text/event-stream";
 
+/// An error is read up to this size and for so long before it is judged, or told in other words.
+pub const ERROR_MAX: usize = 256 * 1024;
+/// See [`ERROR_MAX`].
+pub const ERROR_TIME: Duration = Duration::from_secs(10);
+
 /// Status and header fields of an answer; hop-by-hop fields are taken out.
 #[derive(Debug, Clone)]
 pub struct Head {

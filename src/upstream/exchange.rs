@@ -19,7 +19,7 @@ use super::upgraded::switch;
 use super::verdict::{Happened, Rules, Verdict, judge};
 use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
-use crate::answer::{Answer, Chunk, Cut, Head, Trace, Upgraded};
+use crate::answer::{Answer, Chunk, Cut, ERROR_MAX, ERROR_TIME, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
 use crate::openai::{self, Complaint, Route};
@@ -27,9 +27,6 @@ use crate::time::{self, Duration};
 
 /// Chunks on their way to a subscriber; a slow one holds the provider back.
 const CHUNKS: usize = 8;
-/// An error is read to its end up to this size and for so long before it is judged.
-const ERROR_MAX: usize = 256 * 1024;
-const ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// A flight before it has landed.
 pub(super) struct Flight {
