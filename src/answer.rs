@@ -1,6 +1,9 @@
 //! An answer on its way to whoever asked, and those who watch it pass.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -13,6 +16,14 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::metrics::Outcome;
 use crate::openai::Usage;
 use crate::time::{Duration, Instant};
+
+/// The media type of a stream of events.
+pub const EVENT_STREAM: &str = "text/event-stream";
+
+/// An error is read up to this size and for so long before it is judged, or told in other words.
+pub const ERROR_MAX: usize = 256 * 1024;
+/// See [`ERROR_MAX`].
+pub const ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// Status and header fields of an answer; hop-by-hop fields are taken out.
 #[derive(Debug, Clone)]
@@ -27,15 +38,27 @@ impl Head {
     /// Whether its body is a stream of events that we can read.
     #[must_use]
     pub fn is_event_stream(&self) -> bool {
-        self.status == StatusCode::OK && self.is_readable("text/event-stream")
+        self.status == StatusCode::OK && self.is_readable(EVENT_STREAM)
     }
 
     /// Whether its body is of a media type, and not encoded.
     #[must_use]
     pub fn is_readable(&self, media_type: &str) -> bool {
+        self.is_of(media_type) && !self.is_encoded()
+    }
+
+    /// Whether its body is of a media type, readable or not.
+    #[must_use]
+    pub fn is_of(&self, media_type: &str) -> bool {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = value.split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case(media_type) && !self.headers.contains_key(CONTENT_ENCODING)
+        essence.trim().eq_ignore_ascii_case(media_type)
+    }
+
+    /// Whether its body is encoded, such as by gzip.
+    #[must_use]
+    pub fn is_encoded(&self) -> bool {
+        self.headers.contains_key(CONTENT_ENCODING)
     }
 }
 
@@ -129,6 +152,8 @@ pub struct Facts {
     pub upstream: Option<Arc<str>>,
     /// Attempts so far.
     pub attempts: u32,
+    /// It did not get every permit at once.
+    pub stood_in_line: bool,
     /// Time spent in line, over all attempts.
     pub waited: Duration,
     /// Time spent backing off, over all attempts.
@@ -162,6 +187,19 @@ impl Trace {
     /// Notes a fact.
     pub fn note(&self, note: impl FnOnce(&mut Facts)) {
         note(&mut self.0.facts.lock());
+    }
+
+    /// Waits for a permit, and notes if it does not come at once. Dropping the future drops `permit`.
+    pub async fn in_line<P: Future>(&self, permit: P) -> P::Output {
+        let mut permit = pin!(permit);
+        let at_once = poll_fn(|context| Poll::Ready(permit.as_mut().poll(context))).await;
+        match at_once {
+            Poll::Ready(told) => told,
+            Poll::Pending => {
+                self.note(|facts| facts.stood_in_line = true);
+                permit.await
+            }
+        }
     }
 
     /// Whether its client was told a status before there was an answer.

@@ -34,8 +34,12 @@ pub struct Call {
     pub route: Route,
     /// Whether it asks for a stream of events.
     pub stream: bool,
+    /// Its client is kept company while it waits: it may be told that a stream follows before there is an answer.
+    pub company: bool,
     /// How many answers it asks for in one (`n`).
     pub choices: u64,
+    /// How many answers its tokens are counted for.
+    pub answers: u64,
     /// The most tokens one answer may have, if it says.
     pub max_tokens: Option<u64>,
     /// Whether it asks for a usage chunk at the end of its stream.

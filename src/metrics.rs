@@ -113,7 +113,12 @@ impl Metrics {
                 "How long the call has been waiting that waits longest.",
                 &["priority"],
             ),
-            all.histograms("tidegate_queue_wait_seconds", "How long a permit took.", &["priority"], BUCKETS_QUEUE),
+            all.histograms(
+                "tidegate_queue_wait_seconds",
+                "How long calls stood in line until they had their permits, or left.",
+                &["priority"],
+                BUCKETS_QUEUE,
+            ),
             all.gauges("tidegate_memory_bytes", "Memory held, by what it is held for.", &["kind"]),
         );
         let (retries, disconnects, reloads) = (

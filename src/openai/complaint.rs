@@ -31,6 +31,8 @@ pub struct Complaint {
     pub about: Option<About>,
     /// Nothing more is to be had today, this month, or until somebody pays.
     pub daily: bool,
+    /// The request alone is more than the limit: no waiting will let it pass, and others may go on meanwhile.
+    pub hopeless: bool,
     /// The limit that it names.
     pub limit: Option<u32>,
     /// How long it says to wait.
@@ -48,14 +50,23 @@ impl Complaint {
         let daily = code.as_deref() == Some("insufficient_quota") || is_daily(&words);
         let names_another_period = has_one(&words, &["per second", "persecond", "per hour", "perhour"]);
         let limit = if daily || names_another_period { None } else { limit(&words) };
-        Self { about, daily, limit, retry_after: retry_after(&words, now) }
+        Self { about, daily, hopeless: is_hopeless(&words), limit, retry_after: retry_after(&words, now) }
+    }
+}
+
+/// `Request too large for … Limit 30000, Requested 40000`. Where both figures stand they decide, whatever the words.
+fn is_hopeless(words: &str) -> bool {
+    let figure = |name| behind(words, name).find_map(leading_count);
+    match (figure("limit"), figure("requested")) {
+        (Some(limit), Some(requested)) => requested > limit,
+        _ => has_one(words, &["request too large", "request is too large"]),
     }
 }
 
 fn about(words: &str, kind: Option<&str>) -> Option<About> {
     let concurrency = has_one(words, CONCURRENCY);
-    let requests = has_one(words, REQUESTS);
-    let tokens = has_one(words, TOKENS);
+    let requests = has_one(words, REQUESTS) || has_word(words, &["rpm", "rpd"]);
+    let tokens = has_one(words, TOKENS) || has_word(words, &["tpm", "tpd"]);
     match (concurrency, requests, tokens, kind) {
         (true, false, false, _) => Some(About::Concurrency),
         (false, true, false, _) | (false, _, _, Some("requests")) => Some(About::Requests),
@@ -76,22 +87,14 @@ const CONCURRENCY: &[&str] = &[
     "并发",
     "\\u5e76\\u53d1",
 ];
-const REQUESTS: &[&str] = &[
-    "requests per",
-    "request per",
-    "requests_per",
-    "requestsper",
-    "request rate",
-    "call rate",
-    "requests rate",
-    "rpm",
-    "rpd",
-];
+const REQUESTS: &[&str] =
+    &["requests per", "request per", "requests_per", "requestsper", "request rate", "call rate", "requests rate"];
 const TOKENS: &[&str] =
-    &["tokens per", "tokens_per", "tokensper", "token rate", "tokens rate", "token_count", "token count", "tpm", "tpd"];
+    &["tokens per", "tokens_per", "tokensper", "token rate", "tokens rate", "token_count", "token count"];
 
 /// Gemini lists what was exceeded by names such as `GenerateRequestsPerDayPerProjectPerModel`. Other texts that name both
-/// a day and a minute tell what is allowed, not what was exceeded.
+/// a day and a minute tell what is allowed, not what was exceeded, and a plan may be monthly: what is spent for the day
+/// or the month is said in one sentence with the limit.
 fn is_daily(words: &str) -> bool {
     const DAY: &[&str] = &[
         "per day",
@@ -105,37 +108,45 @@ fn is_daily(words: &str) -> bool {
         "per month",
         "monthly",
         "per-month",
+        "per_month",
+        "/day",
+        "/ day",
+        "/month",
+        "/ month",
     ];
+    const SPENT: &[&str] = &["limit", "quota", "exceed", "reached", "exhausted"];
     const MINUTE: &[&str] =
         &["per min", "per-min", "per_min", "perminute", "rpm)", "tpm)", "rpm:", "tpm:", "per second", "per hour"];
-    words.contains("perday") || has_one(words, DAY) && !has_one(words, MINUTE)
+    let is_spent = |sentence: &str| has_one(sentence, DAY) && has_one(sentence, SPENT);
+    words.contains("perday") || words.split(SENTENCE_ENDS).any(is_spent) && !has_one(words, MINUTE)
 }
+
+/// Where a sentence, or a string of JSON, ends at the latest.
+const SENTENCE_ENDS: [char; 6] = ['.', '!', '?', ';', '"', '\n'];
 
 fn has_one(words: &str, of: &[&str]) -> bool {
     of.iter().any(|one| words.contains(one))
 }
 
-/// `Limit 3, Used 3`, `rate limit of 40,000 input tokens`, `max RPM: 3`, `max organization concurrency: 1`.
-fn limit(words: &str) -> Option<u32> {
-    let limit = |rest| u32::try_from(named_figure(rest)?).ok().filter(|&limit| limit > 0);
-    ["limit", "rpm", "tpm", "concurrency"].into_iter().find_map(|name| behind(words, name).find_map(limit))
+/// One of these stands by itself: `tpm` is in `httpMethod`, too.
+fn has_word(words: &str, of: &[&str]) -> bool {
+    words.split(|c: char| !c.is_alphanumeric()).any(|word| of.contains(&word))
 }
 
-fn named_figure(rest: &str) -> Option<u64> {
+/// `Limit 3, Used 3`, `rate limit of 40,000 input tokens`, `max RPM: 3`, `max organization concurrency: 1`.
+fn limit(words: &str) -> Option<u32> {
+    ["limit", "rpm", "tpm", "concurrency"].into_iter().find_map(|name| {
+        behind(words, name).find_map(|rest| u32::try_from(leading_count(rest)?).ok().filter(|&limit| limit > 0))
+    })
+}
+
+/// The whole figure, with or without commas, that stands next.
+fn leading_count(rest: &str) -> Option<u64> {
     let rest = rest.trim_start_matches([' ', ':', '=', '"', '\\']);
     let rest = rest.strip_prefix("of ").unwrap_or(rest);
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != ',').unwrap_or(rest.len());
     let digits: String = rest.get(..end)?.chars().filter(char::is_ascii_digit).take(12).collect();
     digits.parse().ok()
-}
-
-/// Whether a refused request asks for more than the limit by itself, so that no waiting can cure it:
-/// `Limit 30000, Requested 40000`, as OpenAI and Groq say.
-#[must_use]
-pub fn asks_for_too_much(body: &[u8]) -> bool {
-    let words = String::from_utf8_lossy(body.get(..READ_MAX).unwrap_or(body)).to_lowercase();
-    let figure = |name| behind(&words, name).find_map(named_figure);
-    matches!((figure("limit"), figure("requested")), (Some(limit), Some(requested)) if requested > limit)
 }
 
 /// `try again in 7m12s`, `try again after 1 seconds`, `Please retry in 45.57s`, `"retryDelay": "34s"`, and the header that
@@ -216,6 +227,7 @@ mod tests {
         let complaint = |about, daily, limit, millis: u64| Complaint {
             about,
             daily,
+            hopeless: false,
             limit,
             retry_after: (millis > 0).then(|| Duration::from_millis(millis)),
         };
@@ -226,7 +238,7 @@ mod tests {
             ),
             (
                 r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#,
-                complaint(tokens, false, Some(30_000), 0),
+                Complaint { hopeless: true, ..complaint(tokens, false, Some(30_000), 0) },
             ),
             (
                 r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-x on requests per day (RPD): Limit 200, Used 200, Requested 1. Please try again in 7m12s.","type":"requests","code":"rate_limit_exceeded"}}"#,
@@ -304,19 +316,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_above_the_limit_is_told_from_one_too_many() {
-        for (message, is_it) in [
-            ("Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000. The input", true),
-            ("Request too large for model `m` (TPM): Limit 6,000, Requested 7,213, please reduce your message", true),
-            ("Rate limit reached for m on tokens per min (TPM): Limit 30000, Used 29000, Requested 4000.", false),
-            ("Rate limit reached for m on requests per min (RPM): Limit 3, Used 3, Requested 1.", false),
-            ("Limit 30000, Requested 30000", false),
-            ("the requested model has a limit of 5 requests", false),
-            ("Requested 40000", false),
-            ("", false),
+    fn a_request_larger_than_the_limit_is_hopeless_and_one_that_comes_too_soon_is_not() {
+        for (hopeless, body) in [
+            (true, "Rate limit reached on tokens per min (TPM): Limit 30,000, Used 10, Requested 30,001."),
+            (true, r#"{"error":{"message":"Request too large for m."}}"#),
+            (false, "Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 4000."),
+            (false, "Request too large on tokens per min (TPM): Limit 30000, Requested 4000."),
+            (false, "Rate limit reached on requests per min (RPM): Limit 3, Used 3, Requested 1."),
+            (false, "too many requests"),
         ] {
-            let body = format!(r#"{{"error":{{"message":"{message}","type":"tokens"}}}}"#);
-            assert_eq!(asks_for_too_much(body.as_bytes()), is_it, "{message}");
+            assert_eq!(read(body).hopeless, hopeless, "{body}");
         }
     }
 
@@ -332,6 +341,17 @@ mod tests {
         ] {
             let Complaint { about, daily, .. } = read(body);
             assert_eq!((about, daily), (None, false), "{body}");
+        }
+        for innocent in [
+            r#"{"error":{"message":"slow down","httpMethod":"POST","warpMode":"x"}}"#,
+            "too many requests. see our monthly plans",
+            r#"{"error":{"message":"slow down, or buy a monthly plan","code":"rate_limit_exceeded"}}"#,
+        ] {
+            let Complaint { about, daily, .. } = read(innocent);
+            assert_eq!((about, daily), (None, false), "{innocent}");
+        }
+        for spent in ["your monthly quota is used up", "limit reached: 200 requests / day", "exceeded 5 USD / month"] {
+            assert!(read(spent).daily, "{spent}");
         }
         assert!(!read("allowed are 40 requests per minute and 1000 per day").daily);
         assert_eq!(read("limit: 0, limit 99999999999999").limit, None);

@@ -1,14 +1,14 @@
 //! Errors: the shape we write them in, and what providers tell in theirs.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::date;
+use super::reset;
 
 /// An error in OpenAI's shape. Every member is always written: SDKs expect `null` rather than nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,35 +64,20 @@ pub fn sse_error_event(body: &ErrorBody, status: u16) -> Bytes {
     format!("data: {json}\n\n").into()
 }
 
-/// No provider means to be left alone for longer than this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// How long a provider asks to be left alone: `retry-after-ms`, else `x-ms-retry-after-ms`, else `retry-after` in whole
 /// or decimal seconds or as a date. A date that has passed is zero; what cannot be read is passed over.
 #[must_use]
 pub fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let ms = |name| text(name).and_then(|text| seconds(text, 1e-3));
+    let ms = |name| text(name).and_then(milliseconds);
     ms("retry-after-ms")
         .or_else(|| ms("x-ms-retry-after-ms"))
-        .or_else(|| text("retry-after").and_then(|text| seconds_or_date(text, now)))
-        .map(|wait| wait.min(RETRY_AFTER_MAX))
+        .or_else(|| text("retry-after").and_then(|text| reset::parse(text, now)))
+        .map(|wait| wait.min(reset::LONGEST))
 }
 
-fn seconds(text: &str, unit: f64) -> Option<Duration> {
-    let number: f64 = text.parse().ok()?;
-    number.is_finite().then(|| Duration::try_from_secs_f64(number * unit).ok())?
-}
-
-fn seconds_or_date(text: &str, now: SystemTime) -> Option<Duration> {
-    /// A figure this large is no wait of 30 years but seconds since 1970, which some gateways send.
-    const EPOCH_FROM: Duration = Duration::from_secs(1_000_000_000);
-    let until = |then: SystemTime| then.duration_since(now).unwrap_or_default();
-    match seconds(text, 1.0) {
-        Some(since_epoch) if since_epoch >= EPOCH_FROM => UNIX_EPOCH.checked_add(since_epoch).map(until),
-        Some(wait) => Some(wait),
-        None => date::parse(text).map(until),
-    }
+fn milliseconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse::<f64>().ok()? * 1e-3).ok()
 }
 
 /// The provider says that the *model* does not exist. Where 404 is configured as a refusal, such an answer is none: no
@@ -134,6 +119,8 @@ struct ErrorFields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
@@ -175,7 +162,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_clamped_or_passed_over() {
-        assert_eq!(retry_after(&[("retry-after", "900000")]), Some(RETRY_AFTER_MAX));
+        assert_eq!(retry_after(&[("retry-after", "900000")]), Some(reset::LONGEST));
         for nonsense in ["-1", "NaN", "inf", "", "tomorrow", "1e999"] {
             assert_eq!(retry_after(&[("retry-after", nonsense)]), None, "{nonsense}");
         }

@@ -11,6 +11,7 @@ pub mod complaint;
 mod date;
 pub mod error;
 pub mod error_event;
+pub mod media;
 #[cfg(test)]
 mod properties;
 pub mod rate_limits;
@@ -21,9 +22,10 @@ pub mod sse;
 pub mod terminal;
 pub mod usage;
 
-pub use complaint::{Complaint, asks_for_too_much};
+pub use complaint::Complaint;
 pub use error::{ErrorBody, is_model_not_found, parse_retry_after, sse_error_event};
 pub use error_event::{is_error, provider_error_event};
+pub use media::text_bytes;
 pub use rate_limits::{Counted, RateLimits, Told};
 pub use request::{ServiceTier, Sniff};
 pub use route::{Route, upstream_path};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// What a generation request says about itself at the top level of its JSON body. A field that is missing, or has a
@@ -20,6 +20,10 @@ pub struct Sniff {
     pub max_tokens: Option<u64>,
     /// `n`: how many answers are asked for.
     pub n: Option<u64>,
+    /// `best_of`: how many are made, of which the best are returned.
+    pub best_of: Option<u64>,
+    /// How many questions a `prompt` asks, where it is a list of them.
+    pub prompts: Option<u64>,
     /// `stream_options.include_usage`: the client expects a usage chunk at the end.
     pub include_usage: bool,
 }
@@ -35,7 +39,18 @@ pub enum ServiceTier {
     Other,
 }
 
+/// Nobody offers more answers to one question, nor takes more questions at once.
+const CHOICES_MAX: u64 = 128;
+const PROMPTS_MAX: u64 = 2_048;
+
 impl Sniff {
+    /// How many answers are made, and paid for.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        let each = self.n.max(self.best_of).unwrap_or(1).clamp(1, CHOICES_MAX);
+        each * self.prompts.unwrap_or(1).clamp(1, PROMPTS_MAX)
+    }
+
     /// Reads `body` in one pass. Of equal keys the last wins, as in most JSON readers. What is not a JSON object gives
     /// the default. The values of fields we do not read are skipped, not kept, so 20 MB of images cost no memory.
     #[must_use]
@@ -63,8 +78,43 @@ impl From<Fields<'_>> for Sniff {
             service_tier: tier,
             max_tokens: max_tokens.into_iter().flatten().find_map(read),
             n: fields.n.and_then(read),
+            best_of: fields.best_of.and_then(read),
+            prompts: fields.prompt.and_then(prompts),
             include_usage: options.and_then(|options| options.include_usage).unwrap_or_default(),
         }
+    }
+}
+
+/// How many questions a list of them holds; a list of numbers is one question, in tokens.
+fn prompts(raw: &RawValue) -> Option<u64> {
+    let list = raw.get().trim_start().strip_prefix('[')?.trim_start();
+    list.starts_with(['"', '[']).then(|| serde_json::from_str::<Length>(raw.get()).ok().map(|length| length.0))?
+}
+
+/// How long a list is, without keeping it.
+struct Length(u64);
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Length;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Length, A::Error> {
+                let mut length = 0;
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    length += 1;
+                }
+                Ok(Length(length))
+            }
+        }
+
+        deserializer.deserialize_seq(Counting)
     }
 }
 
@@ -88,6 +138,8 @@ struct Fields<'a> {
     max_completion_tokens: Option<&'a RawValue>,
     max_output_tokens: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
+    best_of: Option<&'a RawValue>,
+    prompt: Option<&'a RawValue>,
     stream_options: Option<&'a RawValue>,
 }
 
@@ -101,6 +153,8 @@ enum Key {
     MaxCompletionTokens,
     MaxOutputTokens,
     N,
+    BestOf,
+    Prompt,
     StreamOptions,
     #[serde(other)]
     Unread,
@@ -128,6 +182,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         Key::MaxCompletionTokens => &mut fields.max_completion_tokens,
                         Key::MaxOutputTokens => &mut fields.max_output_tokens,
                         Key::N => &mut fields.n,
+                        Key::BestOf => &mut fields.best_of,
+                        Key::Prompt => &mut fields.prompt,
                         Key::StreamOptions => &mut fields.stream_options,
                         Key::Unread => {
                             map.next_value::<IgnoredAny>()?;
@@ -161,8 +217,25 @@ mod tests {
             max_tokens: Some(7),
             n: Some(2),
             include_usage: true,
+            ..Sniff::default()
         };
         assert_eq!(sniff, expected);
+    }
+
+    #[test]
+    fn every_answer_that_is_made_counts() {
+        for (body, answers) in [
+            ("{}", 1),
+            (r#"{"n":3}"#, 3),
+            (r#"{"n":2,"best_of":5}"#, 5),
+            (r#"{"prompt":["a","b","c"],"n":2}"#, 6),
+            (r#"{"prompt": [ [1,2],[3]]}"#, 2),
+            (r#"{"prompt":[1,2,3]}"#, 1),
+            (r#"{"prompt":"a","best_of":0}"#, 1),
+            (r#"{"prompt":[],"n":1000}"#, 128),
+        ] {
+            assert_eq!(Sniff::of(body.as_bytes()).answers(), answers, "{body}");
+        }
     }
 
     #[test]

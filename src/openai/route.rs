@@ -41,6 +41,23 @@ impl Route {
         }
     }
 
+    /// The route whose requests and answers those of an unknown one look like, by how its path ends: paths without `/v1`,
+    /// of Azure's deployments, of other versions. Good for counting tokens, and for nothing else.
+    #[must_use]
+    pub fn resembling(method: &Method, path: &str) -> Self {
+        let (path, _) = split_query(path);
+        let ends = [
+            ("/chat/completions", Self::ChatCompletions),
+            ("/completions", Self::Completions),
+            ("/embeddings", Self::Embeddings),
+            ("/responses", Self::Responses),
+            // Threads have messages, too.
+            ("/v1/messages", Self::Messages),
+        ];
+        let known = ends.into_iter().find(|(end, _)| path.ends_with(end));
+        known.filter(|_| method == Method::POST).map_or(Self::Other, |(_, route)| route)
+    }
+
     /// A model answers here: such requests are buffered, retried and, where the rules allow it, cached.
     #[must_use]
     pub const fn is_generation(self) -> bool {
@@ -107,6 +124,20 @@ mod tests {
             assert_eq!(post(other), Route::Other, "{other}");
         }
         assert_eq!(Route::of(&Method::GET, "/v1/responses"), Route::Other);
+    }
+
+    #[test]
+    fn unknown_routes_resemble_known_ones_by_how_they_end() {
+        let post = |path| Route::resembling(&Method::POST, path);
+        assert_eq!(post("/chat/completions"), Route::ChatCompletions);
+        assert_eq!(post("/openai/deployments/x/chat/completions?api-version=1"), Route::ChatCompletions);
+        assert_eq!(post("/v1beta/openai/embeddings"), Route::Embeddings);
+        assert_eq!(post("/anthropic/v1/messages"), Route::Messages);
+        assert_eq!(post("/v1/responses"), Route::Responses);
+        for other in ["/v1/threads/t/messages", "/v1/responses/r/cancel", "/", "/v1/models"] {
+            assert_eq!(post(other), Route::Other, "{other}");
+        }
+        assert_eq!(Route::resembling(&Method::GET, "/chat/completions"), Route::Other);
     }
 
     #[test]

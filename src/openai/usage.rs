@@ -6,9 +6,9 @@ use serde_json::value::RawValue;
 /// Tokens as the provider counted them, under whichever names it uses. Unknown is not zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the question: `prompt_tokens` or `input_tokens`.
+    /// Tokens of the question: `prompt_tokens` or `input_tokens`, with what was written to a cache.
     pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer: `completion_tokens` or `output_tokens`.
+    /// Tokens of the answer: `completion_tokens` or `output_tokens`, or what else makes up the total.
     pub completion_tokens: Option<u64>,
 }
 
@@ -38,10 +38,14 @@ impl Usage {
     /// Reads a `usage` object.
     pub(super) fn read(raw: &RawValue) -> Option<Self> {
         let fields: UsageFields = serde_json::from_str(raw.get()).ok()?;
-        let usage = Self {
-            prompt_tokens: fields.prompt_tokens.or(fields.input_tokens),
-            completion_tokens: fields.completion_tokens.or(fields.output_tokens),
-        };
+        // Anthropic counts what it writes to its cache beside `input_tokens`, and towards the same limit.
+        let written = fields.cache_creation_input_tokens.unwrap_or(0);
+        let input = fields.input_tokens.map(|input| input.saturating_add(written));
+        let prompt_tokens = fields.prompt_tokens.or(input);
+        let completion = fields.completion_tokens.or(fields.output_tokens);
+        // Some count reasoning in the total alone.
+        let rest = fields.total_tokens.zip(prompt_tokens).map(|(total, prompt)| total.saturating_sub(prompt));
+        let usage = Self { prompt_tokens, completion_tokens: completion.max(rest.filter(|&rest| rest > 0)) };
         (usage != Self::default()).then_some(usage)
     }
 }
@@ -79,6 +83,8 @@ struct UsageFields {
     input_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     output_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
 }
 
 #[cfg(test)]
@@ -101,6 +107,17 @@ mod tests {
             (r#"{"usage":{"prompt_tokens":1,"input_tokens":1,"completion_tokens":0}}"#, usage(Some(1), Some(0))),
             (r#"{"type":"x","response":{"usage":{"input_tokens":1,"output_tokens":2}}}"#, usage(Some(1), Some(2))),
             (r#"{"message":{"usage":{"input_tokens":9}}}"#, usage(Some(9), None)),
+            (r#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":50}}"#, usage(Some(3), Some(47))),
+            (r#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":1}}"#, usage(Some(3), Some(4))),
+            (r#"{"usage":{"prompt_tokens":8,"total_tokens":8}}"#, usage(Some(8), None)),
+            (
+                r#"{"usage":{"input_tokens":5,"cache_creation_input_tokens":900,"cache_read_input_tokens":70,"output_tokens":2}}"#,
+                usage(Some(905), Some(2)),
+            ),
+            (
+                r#"{"usage":{"prompt_tokens":905,"cache_creation_input_tokens":900,"completion_tokens":2}}"#,
+                usage(Some(905), Some(2)),
+            ),
             (r#"{"usage":null}"#, None),
             (r#"{"usage":{}}"#, None),
             (r#"{"usage":{"prompt_tokens":"many"}}"#, None),

@@ -7,11 +7,11 @@ use http::StatusCode;
 
 use super::habits::{Asked, Habits, Seen};
 use crate::admission::Refusal;
-use crate::answer::{Cut, Ending, Facts, Head, Observer, Trace};
+use crate::answer::{Cut, EVENT_STREAM, Ending, Facts, Head, Observer, Trace};
 use crate::call::Call;
 use crate::ids::{CallId, ClientId};
 use crate::metrics::{CallEnd, DisconnectPhase, Metrics, Outcome, Present};
-use crate::openai::Route;
+use crate::openai::{self, Route};
 use crate::telemetry::{self, CallRecord};
 use crate::time::{self, Instant};
 use crate::units::Priority;
@@ -74,7 +74,10 @@ struct Open {
     /// When it began to wait for its first permit.
     opened: Instant,
     status: Option<StatusCode>,
-    is_event_stream: bool,
+    /// Whether it was the stream that was asked for; `None` where that cannot be told.
+    streamed: Option<bool>,
+    /// Its answer is an error, although its status does not say so.
+    is_error: bool,
     trace: Trace,
     metrics: Arc<Metrics>,
     /// What it asked for, and whom its end teaches what that came to.
@@ -95,7 +98,8 @@ impl Account {
                 received: call.received,
                 opened: time::now(),
                 status: None,
-                is_event_stream: false,
+                streamed: None,
+                is_error: false,
                 trace,
                 lesson,
                 _present: metrics.in_flight(),
@@ -108,7 +112,8 @@ impl Account {
     pub(super) fn answered(mut self, head: &Head) -> Self {
         if let Some(open) = &mut self.open {
             open.status = Some(head.status);
-            open.is_event_stream = head.is_event_stream();
+            let is_stream = head.is_of(EVENT_STREAM);
+            open.streamed = Some(is_stream).filter(|_| open.stream && (is_stream || !head.is_encoded()));
         }
         self
     }
@@ -122,7 +127,12 @@ impl Account {
 }
 
 impl Observer for Account {
-    fn chunk(&mut self, _bytes: &Bytes) {}
+    fn chunk(&mut self, bytes: &Bytes) {
+        // An error is short, and comes in one piece.
+        if let Some(open) = self.open.as_mut().filter(|open| open.streamed == Some(false)) {
+            open.is_error |= openai::is_error(bytes);
+        }
+    }
 
     fn end(mut self: Box<Self>, ending: Ending) {
         let Some(open) = self.open.take() else { return };
@@ -130,7 +140,7 @@ impl Observer for Account {
             Ending::Complete => {
                 let status = open.status.map_or(200, |status| status.as_u16());
                 let facts = open.trace.facts();
-                if status == 200 {
+                if status == 200 && !open.is_error {
                     open.learn(&facts);
                 }
                 // The client was told 200 and found this in its stream.
@@ -171,7 +181,7 @@ impl Open {
         let seen = Seen {
             usage: facts.usage.unwrap_or_default(),
             took: ended.saturating_duration_since(sent),
-            streamed: self.stream.then_some(self.is_event_stream),
+            streamed: self.streamed,
         };
         habits.learn(asked, &seen, ended);
     }
@@ -189,8 +199,9 @@ impl Open {
             _ => facts.waited,
         };
         let queued = waited + facts.backed_off;
-        if facts.attempts > 0 {
-            self.metrics.queue_wait(self.priority, facts.waited);
+        // Who left the line without a permit stood in it, too; who was refused at once did not.
+        if facts.attempts > 0 || facts.stood_in_line {
+            self.metrics.queue_wait(self.priority, waited);
         }
         let upstream = match (facts.sent, facts.upstream_ended) {
             (Some(sent), Some(ended)) => ended.saturating_duration_since(sent),

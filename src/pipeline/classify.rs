@@ -14,7 +14,8 @@ const PRIORITY: &str = "x-tidegate-priority";
 const DEADLINE_MS: &str = "x-tidegate-deadline-ms";
 /// Where the official SDKs tell after how many seconds they give up: of each read, or of all of a call.
 const TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-timeout"];
-const WAIT_MAX: &str = "admission.wait_max";
+/// The setting that bounds the wait of who names no deadline.
+pub const WAIT_MAX: &str = "admission.wait_max";
 /// A day is more than anybody waits, and safe to add to an instant.
 const DAY: Duration = Duration::from_secs(86_400);
 /// So much sooner than its client gives up is a call told that its turn does not come, so that it hears it.
@@ -39,6 +40,17 @@ pub struct Incoming {
     pub headers: HeaderMap,
     /// Its body: whole on generation routes, and where there is none.
     pub body: CallBody,
+    /// Whether its client can be kept company while it waits, if it expects a stream.
+    pub listens: bool,
+}
+
+/// What a model's answers are known for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Expected {
+    /// How long it usually takes to answer.
+    pub(super) usual: Duration,
+    /// It lately gave something else to who asked for a stream.
+    pub(super) ignores_stream: bool,
 }
 
 /// One of our own header fields says something that cannot be meant.
@@ -54,29 +66,28 @@ pub struct BadCall {
 }
 
 impl Incoming {
-    /// `usual`: how long a model usually takes to answer.
-    pub(super) fn classify(
-        self,
-        rules: &Rules,
-        usual: impl Fn(Option<&str>) -> Option<Duration>,
-    ) -> Result<Call, BadCall> {
-        let Self { id, received, caller, method, target, mut headers, body } = self;
+    pub(super) fn classify(self, rules: &Rules, expected: impl Fn(Option<&str>) -> Expected) -> Result<Call, BadCall> {
+        let Self { id, received, caller, method, target, mut headers, body, listens } = self;
         let route = Route::of(&method, &target);
         let sniff = match &body {
             CallBody::Whole(bytes) if route.is_generation() => Sniff::of(bytes),
             CallBody::Whole(_) | CallBody::Stream(_) => Sniff::default(),
         };
         let priority = priority(&headers, &sniff, &caller)?;
+        let answers = sniff.answers();
         // A name no provider has would only be carried around.
         let model = sniff.model.filter(|model| model.len() <= MODEL_MAX);
         let read_timeout = TIMEOUTS.into_iter().find_map(|name| Some((name, seconds(&headers, name)?)));
         let now = time::now();
+        let expected = expected(model.as_deref());
+        let answers_in_events = route.is_generation() && route != Route::Embeddings;
+        let company = sniff.stream && listens && answers_in_events && !expected.ignores_stream;
         let at_most = (received + rules.wait_max, WAIT_MAX);
         let (deadline, deadline_from) = match (deadline(&headers)?, read_timeout) {
             (Some(told), _) => (received + told, DEADLINE_MS),
-            (None, Some((name, timeout))) if route.is_generation() && !sniff.stream => {
+            (None, Some((name, timeout))) if route.is_generation() && !company => {
                 // A client listens, and counts, from when it has sent its body: now.
-                let patience = patience(timeout, usual(model.as_deref()).unwrap_or_default());
+                let patience = patience(timeout, expected.usual);
                 at_most.min((now + patience, name))
             }
             (None, _) => at_most,
@@ -97,7 +108,9 @@ impl Incoming {
             upgrade,
             route,
             stream: sniff.stream,
+            company,
             choices: sniff.n.unwrap_or(1),
+            answers,
             max_tokens: sniff.max_tokens,
             include_usage: sniff.include_usage,
             model: model.map(Into::into),
@@ -168,18 +181,24 @@ mod tests {
             target: "/v1/chat/completions".to_owned(),
             headers: fields.collect(),
             body: CallBody::Whole(body.into()),
+            listens: true,
         }
     }
 
     const RULES: Rules = Rules { wait_max: Duration::from_secs(600) };
 
-    fn unknown(_: Option<&str>) -> Option<Duration> {
-        None
+    fn unknown(_: Option<&str>) -> Expected {
+        Expected::default()
     }
 
     fn waits(headers: &[(&'static str, &'static str)], body: &'static str, usual: u64) -> (u128, &'static str) {
-        let usual = |model: Option<&str>| (model == Some("m")).then_some(Duration::from_secs(usual));
-        let call = incoming(headers, body).classify(&RULES, usual).unwrap();
+        let usual = Duration::from_secs(usual);
+        let expected = |model: Option<&str>| match model {
+            Some("m") => Expected { usual, ignores_stream: false },
+            Some("deaf") => Expected { usual, ignores_stream: true },
+            _ => Expected::default(),
+        };
+        let call = incoming(headers, body).classify(&RULES, expected).unwrap();
         ((call.deadline - call.received).as_millis(), call.deadline_from)
     }
 
@@ -197,11 +216,29 @@ mod tests {
             (&[(read, "5")], plain, 5, (500, read)),
             // A stream is kept alive meanwhile.
             (&[(read, "5")], stream, 2, (600_000, wait_max)),
+            // This one would not be: its model ignores that a stream was asked for.
+            (&[(read, "5")], r#"{"model":"deaf","stream":true}"#, 2, (2_500, read)),
             // The operator's bound holds for who is more patient.
             (&[(read, "3600")], plain, 2, (600_000, wait_max)),
             (&[(DEADLINE_MS, "700000"), (read, "5")], plain, 2, (700_000, DEADLINE_MS)),
         ] {
             assert_eq!(waits(headers, body, usual), expected, "{headers:?} {body} {usual}");
+        }
+    }
+
+    #[test]
+    fn only_who_listens_to_a_stream_of_events_is_kept_company() {
+        let (stream, read) = (r#"{"model":"m","stream":true}"#, [(TIMEOUTS[0], "5")]);
+        for (listens, target, body, company) in [
+            (true, "/v1/chat/completions", stream, true),
+            (true, "/v1/chat/completions", "{}", false),
+            (false, "/v1/chat/completions", stream, false),
+            (true, "/v1/embeddings", stream, false),
+        ] {
+            let incoming = Incoming { listens, target: target.to_owned(), ..incoming(&read, body) };
+            let call = incoming.classify(&RULES, unknown).unwrap();
+            assert_eq!(call.company, company, "{listens} {target} {body}");
+            assert_eq!(call.deadline - call.received > Duration::from_secs(5), company, "{listens} {target} {body}");
         }
     }
 

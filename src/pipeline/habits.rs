@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::call::Call;
-use crate::openai::{Route, Usage};
+use super::classify::Expected;
+use crate::call::{Call, CallBody};
+use crate::openai::{self, Route, Usage};
 use crate::time::{Duration, Instant};
 
 /// So many models are told apart; all others share what is learned of them.
@@ -26,11 +27,12 @@ const BYTES_PER_TOKEN: u64 = 3;
 const UNKNOWN_QUESTION_MAX: u64 = 100_000;
 /// How long an answer may become of which nothing is known, and that names no limit.
 const UNKNOWN_ANSWER: u64 = 4_096;
-/// So many answers without a limit must be known before the largest of them is believed.
-const ANSWERS_ENOUGH: u32 = 10;
-/// Nobody offers more answers to one question.
-const CHOICES_MAX: u64 = 128;
-/// Sizes of questions that are learned apart, by their upper bounds in bytes: what is large has images in it.
+/// So many answers without a limit, and questions of a size, must lately have come before they are believed to be as few
+/// tokens as they were.
+const ENOUGH: u32 = 10;
+/// So long a model is taken for one that ignores `stream`.
+const IGNORES_STREAM: Duration = Duration::from_secs(600);
+/// Sizes of questions that are learned apart, by their upper bounds in bytes.
 const SIZES: [u64; 3] = [4 << 10, 32 << 10, 256 << 10];
 /// How fast the usual duration follows, once it is known: by an eighth for each answer.
 const DURATION_STEPS_MAX: u32 = 8;
@@ -40,9 +42,13 @@ const DURATION_STEPS_MAX: u32 = 8;
 pub(super) struct Asked {
     model: Option<Arc<str>>,
     bytes: u64,
-    choices: u64,
+    /// Those of them that are no images or sound.
+    text: u64,
+    answers: u64,
     max_tokens: Option<u64>,
     answer: Answered,
+    /// It was read: what it asked for is known.
+    is_read: bool,
 }
 
 /// What an answer consists of.
@@ -58,23 +64,38 @@ enum Answered {
 
 impl Asked {
     pub(super) fn of(call: &Call) -> Self {
-        let answer = match call.route {
+        let answer = match Route::resembling(&call.method, &call.target) {
             Route::ChatCompletions | Route::Completions | Route::Responses | Route::Messages => Answered::Tokens,
             Route::Embeddings => Answered::Vectors,
             Route::Other => Answered::Nothing,
         };
+        let (bytes, text) = match &call.body {
+            CallBody::Whole(body) if answer != Answered::Nothing => {
+                let text = openai::text_bytes(body);
+                (call.body.bytes_held(), u64::try_from(text).unwrap_or(u64::MAX))
+            }
+            CallBody::Whole(_) => (0, 0),
+            // It was not read: all of it may be text.
+            CallBody::Stream(body) => (body.length.unwrap_or(0), body.length.unwrap_or(0)),
+        };
         Self {
             model: call.model.clone(),
-            bytes: call.body.bytes_held(),
-            choices: call.choices.clamp(1, CHOICES_MAX),
+            bytes,
+            text,
+            answers: call.answers,
             max_tokens: call.max_tokens,
             answer,
+            is_read: call.route.is_generation(),
         }
     }
 
-    fn size(&self) -> usize {
-        SIZES.iter().position(|most| self.bytes < *most).unwrap_or(SIZES.len())
+    fn has_media(&self) -> bool {
+        self.text < self.bytes
     }
+}
+
+fn size(bytes: u64) -> usize {
+    SIZES.iter().position(|most| bytes < *most).unwrap_or(SIZES.len())
 }
 
 /// What an answer turned out to be.
@@ -125,25 +146,24 @@ impl Habits {
         }
         let known = self.0.lock();
         let habit = known.of(asked.model.as_deref());
-        let question = habit.and_then(|habit| habit.question(asked)).unwrap_or_else(|| unknown_question(asked.bytes));
+        let question = habit.map_or_else(|| unknown_question(asked.bytes), |habit| habit.question(asked));
         let answer = match asked.answer {
             Answered::Tokens => asked
                 .max_tokens
                 .unwrap_or_else(|| habit.map_or(UNKNOWN_ANSWER, Habit::answer))
-                .saturating_mul(asked.choices),
+                .saturating_mul(asked.answers),
             Answered::Vectors | Answered::Nothing => 0,
         };
         question.saturating_add(answer)
     }
 
-    /// How long a model usually takes from a request to its complete answer.
-    pub(super) fn usual(&self, model: Option<&str>) -> Option<Duration> {
-        self.0.lock().of(model)?.usual
-    }
-
-    /// Whether a model that was asked for streams lately gave something else.
-    pub(super) fn ignores_stream(&self, model: Option<&str>) -> bool {
-        self.0.lock().of(model).is_some_and(|habit| habit.ignores_stream)
+    /// What a model's answers are known for.
+    pub(super) fn expected(&self, model: Option<&str>, now: Instant) -> Expected {
+        let known = self.0.lock();
+        let Some(habit) = known.of(model) else { return Expected::default() };
+        let ignored = habit.ignored_stream.map(|at| now.saturating_duration_since(at));
+        let ignores_stream = ignored.is_some_and(|ago| ago < IGNORES_STREAM);
+        Expected { usual: habit.usual.unwrap_or_default(), ignores_stream }
     }
 
     /// An answer was complete, and no error.
@@ -162,15 +182,18 @@ fn unknown_question(bytes: u64) -> u64 {
 /// What is known of a model.
 #[derive(Debug, Default)]
 struct Habit {
-    /// Of questions of each size.
-    questions: [Questions; SIZES.len() + 1],
+    /// Of questions of each size, that are text.
+    texts: [Questions; SIZES.len() + 1],
+    /// And of those with images or sound in them.
+    mixed: [Questions; SIZES.len() + 1],
     /// The largest answers.
     answers: Largest,
-    /// How many of them ended by themselves, and not at a limit that their call had set.
-    unlimited: u32,
+    /// Those of them that ended by themselves, and not at a limit that their call had set.
+    unlimited: Largest,
     usual: Option<Duration>,
     durations: u32,
-    ignores_stream: bool,
+    /// When a stream was last asked for, and something else came.
+    ignored_stream: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -180,29 +203,46 @@ struct Questions {
     tokens: Largest,
 }
 
-impl Habit {
-    /// Two bounds, of which the lower one holds: as many tokens to the byte as were ever seen, and a question as large as
-    /// the largest seen with text added to it. The first is right for text, the second where a provider adds a prompt of
-    /// its own to every question.
-    fn question(&self, asked: &Asked) -> Option<u64> {
-        let Questions { density, tokens } = &self.questions[asked.size()];
-        let by_density = u128::from(density.lately()?) * u128::from(asked.bytes);
+impl Questions {
+    /// Two bounds, of which the lower one holds: as many tokens to the byte as were lately seen, and a question as large
+    /// as the largest seen with text added to it. The first is right for text, the second where a provider adds a prompt
+    /// of its own to every question.
+    fn like(&self, bytes: u64) -> Option<u64> {
+        let by_density = u128::from(self.density.lately()?) * u128::from(bytes);
         let by_density = u64::try_from(by_density.div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        let by_size = tokens.lately()?.saturating_add(asked.bytes.div_ceil(BYTES_PER_TOKEN));
+        let by_size = self.tokens.lately()?.saturating_add(bytes.div_ceil(BYTES_PER_TOKEN));
         Some(by_density.min(by_size))
+    }
+}
+
+impl Habit {
+    /// Images have few tokens for their bytes, however many: a question with some in it has no fewer than its text.
+    fn question(&self, asked: &Asked) -> u64 {
+        let texts = &self.texts[size(asked.text)];
+        let unknown = unknown_question(asked.text);
+        let text = match texts.like(asked.text) {
+            Some(tokens) if texts.tokens.lately_noted() >= ENOUGH => tokens,
+            tokens => tokens.unwrap_or(0).max(unknown),
+        };
+        if !asked.has_media() {
+            return text;
+        }
+        let mixed = self.mixed[size(asked.bytes)].like(asked.bytes);
+        mixed.unwrap_or_else(|| unknown_question(asked.bytes)).max(text)
     }
 
     /// Answers that were cut off at a limit do not tell how long they would have become.
     fn answer(&self) -> u64 {
         let largest = self.answers.lately().unwrap_or(0);
-        if self.unlimited < ANSWERS_ENOUGH { largest.max(UNKNOWN_ANSWER) } else { largest }
+        if self.unlimited.lately_noted() < ENOUGH { largest.max(UNKNOWN_ANSWER) } else { largest }
     }
 
     fn learn(&mut self, asked: &Asked, seen: &Seen, now: Instant) {
         if let Some(tokens) = seen.usage.prompt_tokens
             && asked.bytes > 0
         {
-            let questions = &mut self.questions[asked.size()];
+            let by_size = if asked.has_media() { &mut self.mixed } else { &mut self.texts };
+            let questions = &mut by_size[size(asked.bytes)];
             let density = (u128::from(tokens) * 1_000_000).div_ceil(u128::from(asked.bytes));
             questions.density.note(u64::try_from(density).unwrap_or(u64::MAX), now);
             questions.tokens.note(tokens, now);
@@ -210,16 +250,19 @@ impl Habit {
         if let Some(tokens) = seen.usage.completion_tokens
             && asked.answer == Answered::Tokens
         {
-            let each = tokens.div_ceil(asked.choices);
+            let each = tokens.div_ceil(asked.answers.max(1));
             self.answers.note(each, now);
             if asked.max_tokens.is_none_or(|most| each < most) {
-                self.unlimited = self.unlimited.saturating_add(1);
+                self.unlimited.note(each, now);
             }
         }
-        self.durations = self.durations.saturating_add(1).min(DURATION_STEPS_MAX);
-        self.usual = Some(self.usual.map_or(seen.took, |usual| follow(usual, seen.took, self.durations)));
+        // A stream may take its time: nobody waits for all of it.
+        if asked.is_read && seen.streamed != Some(true) {
+            self.durations = self.durations.saturating_add(1).min(DURATION_STEPS_MAX);
+            self.usual = Some(self.usual.map_or(seen.took, |usual| follow(usual, seen.took, self.durations)));
+        }
         if let Some(streamed) = seen.streamed {
-            self.ignores_stream = !streamed;
+            self.ignored_stream = (!streamed).then_some(now);
         }
     }
 }
@@ -231,10 +274,11 @@ fn follow(usual: Duration, seen: Duration, steps: u32) -> Duration {
     if seen > usual { (usual + step).min(seen) } else { usual.saturating_sub(step).max(seen) }
 }
 
-/// The largest figure of the present epoch and of the one before it.
+/// The largest figure of the present epoch and of the one before it, and how many there were.
 #[derive(Debug, Default)]
 struct Largest {
     before: Option<u64>,
+    noted_before: u32,
     present: Option<u64>,
     began: Option<Instant>,
     noted: u32,
@@ -244,7 +288,8 @@ impl Largest {
     fn note(&mut self, figure: u64, now: Instant) {
         let is_over = self.began.is_some_and(|began| now.saturating_duration_since(began) >= EPOCH);
         if is_over || self.noted >= EPOCH_ANSWERS {
-            (self.before, self.present, self.noted) = (self.present.take(), None, 0);
+            (self.before, self.noted_before) = (self.present.take(), self.noted);
+            self.noted = 0;
             self.began = None;
         }
         self.began.get_or_insert(now);
@@ -254,6 +299,10 @@ impl Largest {
 
     fn lately(&self) -> Option<u64> {
         self.present.max(self.before)
+    }
+
+    fn lately_noted(&self) -> u32 {
+        self.noted.saturating_add(self.noted_before)
     }
 }
 

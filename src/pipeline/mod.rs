@@ -18,7 +18,7 @@ use http::HeaderMap;
 
 use self::account::Account;
 pub use self::account::TurnedAway;
-pub use self::classify::{BadCall, Incoming};
+pub use self::classify::{BadCall, Incoming, WAIT_MAX};
 pub use self::clients::{Caller, Clients, Stranger};
 use self::habits::{Asked, Habits};
 use crate::admission::{Admission, Demand, Estimate};
@@ -26,8 +26,7 @@ use crate::answer::{Answer, Trace};
 use crate::call::Call;
 use crate::ids::{ClientId, KeyId};
 use crate::metrics::Metrics;
-use crate::openai::Route;
-use crate::time::Duration;
+use crate::time::{self, Duration};
 use crate::upstream::{Failure, Upstreams};
 
 /// What a reload changes in this room.
@@ -82,7 +81,7 @@ impl Pipeline {
     /// # Errors
     /// When one of our own header fields says something that cannot be meant.
     pub fn classify(&self, incoming: Incoming) -> Result<Call, BadCall> {
-        let mut call = incoming.classify(&self.0.rules.load(), |model| self.0.habits.usual(model))?;
+        let mut call = incoming.classify(&self.0.rules.load(), |model| self.0.habits.expected(model, time::now()))?;
         // Where keys of clients go through, they tell clients apart that nothing else does.
         if call.client == ClientId::Everybody
             && call.key != KeyId::PASS_THROUGH
@@ -91,14 +90,6 @@ impl Pipeline {
             call.client = ClientId::Key(call.key);
         }
         Ok(call)
-    }
-
-    /// Whether the answer of a call is expected to be a stream of events: it asks for one, and its model has not lately
-    /// ignored that.
-    #[must_use]
-    pub fn will_stream(&self, call: &Call) -> bool {
-        let answers_in_events = call.route.is_generation() && call.route != Route::Embeddings;
-        call.stream && answers_in_events && !self.0.habits.ignores_stream(call.model.as_deref())
     }
 
     /// Executes a call, headless: waits for its turn, brings its answer, accounts for it; what happens is noted in

@@ -67,14 +67,16 @@ impl Shared {
             let (_, parts) = mpsc::channel(1);
             CallBody::Stream(BodyStream { length: downstream.content_length(), parts })
         };
-        let incoming = Incoming { id, received, caller, method, target, headers, body };
+        // A client of HTTP/1.0 could not tell the end of a stream from its loss.
+        let listens = bounds.keepalive_after.is_some() && !downstream.is_http_1_0();
+        let incoming = Incoming { id, received, caller, method, target, headers, body, listens };
         Ok(self.pipeline.classify(incoming).map_err(Refused::BadCall)?)
     }
 
     /// Has a call executed and relays its answer, while it watches whether the client is still there and keeps it company.
     async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call, bounds: &Bounds) -> After {
         let (asked, trace) = (Asked { id: call.id, method: call.method.clone(), route: call.route }, Trace::default());
-        let mut keepalive = Keepalive::of(&call, self.pipeline.will_stream(&call), &downstream, bounds);
+        let mut keepalive = Keepalive::of(&call, bounds);
         let mut asker = Asker { stream: call.stream, deadline_from: call.deadline_from, waiting: 0, paused: false };
         let parts = match &mut call.body {
             CallBody::Whole(_) => None,

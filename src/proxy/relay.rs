@@ -1,7 +1,7 @@
 //! Passing an answer on.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, StatusCode};
 
 use tokio::time::{timeout, timeout_at};
@@ -10,7 +10,7 @@ use super::cause::{After, Gone, Refused};
 use super::downstream::Downstream;
 use super::tunnel::Tunnel;
 use super::{fields, reply};
-use crate::answer::{Answer, Cut, Ending, Head, Upgraded};
+use crate::answer::{Answer, Cut, ERROR_MAX, ERROR_TIME, Ending, Head, Upgraded};
 use crate::ids::CallId;
 use crate::metrics::Outcome;
 use crate::openai::error_event::error_event_on;
@@ -22,9 +22,6 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// What is logged of an answer that is none.
 const NO_STREAM: &str = "the upstream sent no stream, as was asked for and had begun";
 const BOM: &[u8] = b"\xEF\xBB\xBF";
-/// An error that has to be told in a stream is read up to this size and for so long.
-const ERROR_MAX: usize = 256 * 1024;
-const ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// What was asked for, as far as its answer depends on it.
 #[derive(Debug, Clone)]
@@ -113,7 +110,7 @@ async fn error_body(downstream: &mut Downstream<'_>, answer: &mut Answer) -> Res
             Err(_elapsed) => break,
         }
     }
-    Ok((!answer.head.headers.contains_key(CONTENT_ENCODING)).then(|| body.freeze()))
+    Ok((!answer.head.is_encoded()).then(|| body.freeze()))
 }
 
 async fn pass_on(

@@ -14,16 +14,13 @@ use crate::ids::CallId;
 use crate::memory;
 use crate::metrics::Outcome;
 use crate::openai::ErrorBody;
-use crate::pipeline::Stranger;
+use crate::pipeline::{Stranger, WAIT_MAX};
 use crate::time::Duration;
 use crate::units::{format_size, say_duration};
 use crate::upstream::Failure;
 
 /// When to come back where nobody can tell.
 const SOON: Duration = Duration::from_secs(5);
-
-/// The setting that bounds the wait of who names no deadline.
-const WAIT_MAX: &str = "admission.wait_max";
 
 /// An answer of ours.
 struct Reply {

@@ -1,6 +1,7 @@
 //! All tries of a call, in a task of its own: the *flight*.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -18,17 +19,14 @@ use super::upgraded::switch;
 use super::verdict::{Happened, Rules, Verdict, judge};
 use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
-use crate::answer::{Answer, Chunk, Cut, Head, Trace, Upgraded};
+use crate::answer::{Answer, Chunk, Cut, ERROR_MAX, ERROR_TIME, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
 use crate::metrics::{self, DisconnectPhase, RetryReason};
-use crate::openai;
+use crate::openai::{self, Complaint, Route};
 use crate::time::{self, Duration};
 
 /// Chunks on their way to a subscriber; a slow one holds the provider back.
 const CHUNKS: usize = 8;
-/// An error is read to its end up to this size and for so long before it is judged.
-const ERROR_MAX: usize = 256 * 1024;
-const ERROR_TIME: Duration = Duration::from_secs(10);
 
 /// A flight before it has landed.
 pub(super) struct Flight {
@@ -136,7 +134,7 @@ impl Flight {
         let mut missed = None;
         loop {
             let came = time::now();
-            let permit = match self.place.permit().await {
+            let permit = match self.trace.in_line(self.place.permit()).await {
                 Ok(permit) => permit,
                 Err(refusal) => {
                     let standing = self.place.standing();
@@ -288,6 +286,7 @@ impl Flight {
     fn handling(&self, target: &Target) -> Handling {
         Handling {
             route: self.call.route,
+            usage_of: Route::resembling(&self.call.method, &self.call.target),
             choices: self.call.choices,
             repeatable: self.is_repeatable(target),
             first_byte_timeout: target.settings.first_byte_timeout,
@@ -305,11 +304,13 @@ impl Flight {
         let happened = Happened::Status {
             status: head.status,
             should_retry: should_retry(head),
-            hopeless: (head.status == StatusCode::NOT_FOUND && openai::is_model_not_found(body))
-                || (head.status.is_client_error() && openai::asks_for_too_much(body)),
+            hopeless: match head.status {
+                StatusCode::NOT_FOUND => openai::is_model_not_found(body),
+                _ => Complaint::of(body, SystemTime::now()).hopeless,
+            },
         };
         let verdict = self.judge(target, happened);
-        let retry_after = openai::parse_retry_after(&head.headers, std::time::SystemTime::now());
+        let retry_after = openai::parse_retry_after(&head.headers, SystemTime::now());
         let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &answered, body);
         if verdict != Verdict::Refused {
             signal::listen(head, &answered.permit);

@@ -38,6 +38,8 @@ pub(super) enum Landed {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Handling {
     pub(super) route: Route,
+    /// Whose usage it reports: its route's, or that of the one it resembles.
+    pub(super) usage_of: Route,
     /// How many answers the stream carries.
     pub(super) choices: u64,
     /// Worth holding back: a broken one can be asked for again.
@@ -68,7 +70,9 @@ pub(super) async fn hold_back(
 ) -> Result<Landed, (Cut, Loss)> {
     let Answered { head, conversation, permit } = answered;
     let events = head.is_event_stream().then(|| Events::new(handling));
-    let whole = handling.repeatable && events.is_none() && is_worth_holding(&head);
+    // What is not repeatable is still worth holding if it says at its end what it has used.
+    let holds = handling.repeatable || handling.usage_of.is_generation();
+    let whole = holds && events.is_none() && is_worth_holding(&head);
     let rest = Rest::new(conversation, permit, events, handling, target, trace);
     if whole {
         hold_whole(head, rest, handling, memory.share(MemoryKind::Flights)).await
@@ -135,7 +139,7 @@ async fn hold_whole(head: Head, mut rest: Rest, handling: Handling, mut share: H
     {
         return Err((Cut::Unfinished, Loss::new("EOF in the middle of a JSON document")));
     }
-    if handling.route.is_generation() && head.status == StatusCode::OK {
+    if handling.usage_of.is_generation() && head.status == StatusCode::OK {
         rest.note_usage(Usage::of_body(&body), true);
     }
     rest.end().await;
@@ -183,7 +187,7 @@ pub(super) struct Rest {
     has_begun: bool,
     /// What the answer was said to have used.
     usage: Option<Usage>,
-    route: Route,
+    usage_of: Route,
     trace: Trace,
     metrics: UpstreamMetrics,
 }
@@ -222,9 +226,20 @@ impl Rest {
         target: &Target,
         trace: &Trace,
     ) -> Self {
-        let Handling { route, first_byte_timeout, idle_timeout, .. } = handling;
+        let Handling { usage_of, first_byte_timeout, idle_timeout, .. } = handling;
         let (trace, metrics, has_begun, usage) = (trace.clone(), target.metrics.clone(), false, None);
-        Self { conversation, permit, events, first_byte_timeout, idle_timeout, has_begun, usage, route, trace, metrics }
+        Self {
+            conversation,
+            permit,
+            events,
+            first_byte_timeout,
+            idle_timeout,
+            has_begun,
+            usage,
+            usage_of,
+            trace,
+            metrics,
+        }
     }
 
     /// Passes the rest on, event by event, and says how it ended. When the subscriber has gone it just stops.
@@ -330,7 +345,7 @@ impl Rest {
             self.metrics.tokens(usage);
         }
         // One figure alone is not all that was used, unless the answer has no tokens.
-        let has_answer = usage.completion_tokens.is_some() || self.route == Route::Embeddings;
+        let has_answer = usage.completion_tokens.is_some() || self.usage_of == Route::Embeddings;
         let is_known = usage.prompt_tokens.is_some() && has_answer;
         if let Some(total) = usage.total().filter(|_| is_known && is_over) {
             self.permit.used(total);

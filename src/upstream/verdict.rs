@@ -20,8 +20,7 @@ pub(super) enum Happened {
         status: StatusCode,
         /// `x-should-retry`, where the provider says.
         should_retry: Option<bool>,
-        /// The body says that this request can never be served, so that it is no refusal: there is no such model, or it
-        /// asks for more tokens than are allowed at all.
+        /// The body says that waiting does not help: there is no such model, or the request alone is more than the limit.
         hopeless: bool,
     },
 }
@@ -58,13 +57,14 @@ pub(super) fn judge(happened: Happened, rules: &Rules<'_>) -> Verdict {
         Happened::Lost | Happened::Cut => retry_if(rules.repeatable && rules.on_disconnect),
         // The provider still generates; a second try would only waste it.
         Happened::NoFirstByte => Verdict::GiveUp,
-        Happened::Status { status, should_retry, hopeless } => {
+        Happened::Status { hopeless: true, .. } => Verdict::Deliver,
+        Happened::Status { status, should_retry, hopeless: false } => {
             let code = status.as_u16();
-            if rules.refusal_statuses.contains(&code) && !hopeless && should_retry != Some(false) {
+            if rules.refusal_statuses.contains(&code) && should_retry != Some(false) {
                 return Verdict::Refused;
             }
             let asked_to = code == 409 && should_retry == Some(true);
-            let passing = rules.retry_statuses.contains(&code) && !hopeless && should_retry != Some(false);
+            let passing = rules.retry_statuses.contains(&code) && should_retry != Some(false);
             if rules.repeatable && (asked_to || passing) { Verdict::Retry } else { Verdict::Deliver }
         }
     }
@@ -110,6 +110,7 @@ mod tests {
             (status(404), RULES, Verdict::Refused),
             (with(404, None, true), RULES, Verdict::Deliver),
             (with(429, None, true), RULES, Verdict::Deliver),
+            (with(503, None, true), RULES, Verdict::Deliver),
             (with(429, Some(false), false), RULES, Verdict::Deliver),
             (status(408), RULES, Verdict::Retry),
             (status(500), RULES, Verdict::Retry),

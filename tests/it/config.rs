@@ -253,7 +253,7 @@ fn settings_that_contradict_each_other_are_refused() {
 
 #[test]
 fn clients_are_told_apart_by_name_and_key() {
-    let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+    let hash = "64439d5c6119aad31dcb1c5a14c05bb46c0311eaf916f2d34359f304999c9157";
     let text = |first: &str, second: &str| upstream(&format!("[[clients]]\n{first}\n[[clients]]\n{second}"));
     let chat = "name = \"chat\"\nkey = \"${KEY}\"\nclass = \"high\"\non_limit = \"refuse\"";
     let settings = parse(&text(chat, &format!("name = \"b\"\nkey_blake3 = \"{hash}\"\nclass_max = \"high\"")));
@@ -261,7 +261,7 @@ fn clients_are_told_apart_by_name_and_key() {
     let class = Priority::High;
     let expected = Client { class, class_max: class, on_limit: OnLimit::Refuse, ..Client::new("chat".to_owned(), key) };
     assert_eq!(settings.clients[0], expected);
-    assert!(matches!(settings.clients[1].key, ClientKey::Blake3([0xaf, .., 0x62])));
+    assert!(matches!(settings.clients[1].key, ClientKey::Blake3([0x64, .., 0x57])));
     assert_eq!((settings.clients[1].class, settings.clients[1].class_max), (Priority::Normal, Priority::High));
 
     for (second, expected) in [
@@ -274,6 +274,10 @@ fn clients_are_told_apart_by_name_and_key() {
         ("name = \"b\"", "clients.b.key: is missing"),
         ("key = \"other\"", "clients[1].name: is missing"),
         ("name = \"b\"\nkey = \"o\"\nclass = \"high\"\nclass_max = \"low\"", "must not be above class_max (low)"),
+        (
+            "name = \"b\"\nkey_blake3 = \"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262\"",
+            "is the hash of an empty key",
+        ),
         ("name = \"b\"\nkey_blake3 = \"abc\"", "expected a blake3 hash of 64 hex digits"),
     ] {
         let found = mistake(&text(chat, second));

@@ -106,6 +106,23 @@ async fn refusal_is_waited_out_for_as_long_as_its_words_or_its_limits_say() {
     }
 }
 
+/// What is larger than the whole limit passes never: it goes back at once, and nobody else waits for it.
+#[tokio::test]
+async fn request_larger_than_the_providers_limit_is_asked_once_and_closes_no_gate() {
+    const TOO_LARGE: &str = r#"{"error":{"message":"Request too large for m on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let refusal = answer("429 Too Many Requests", JSON, TOO_LARGE);
+    let mut upstream = upstream.script([vec![Read, Send(refusal), Read, Send(fine())]]);
+    let mut client = proxy.client().await;
+    let seen = client.ask(post(CALL)).await;
+    assert_eq!((seen.status(), seen.text().as_str()), (429, TOO_LARGE));
+    assert_eq!(seen.head.fields("x-tidegate-attempts"), ["1"]);
+    assert_eq!(client.ask(post(CALL)).await.status(), 200);
+    let (first, second) = (upstream.next().await.0, upstream.next().await.0);
+    assert!(second - first < ms(400), "{:?}", second - first);
+}
+
 /// A daily cap: no loop of retries, and what the provider said is what the client gets.
 #[tokio::test]
 async fn refusal_for_longer_than_the_call_can_wait_is_asked_once() {

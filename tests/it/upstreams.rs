@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use crate::support::client::post_to;
 use crate::support::process::{Process, tidegate};
 use crate::support::proxy::before;
-use crate::support::upstream::{FINE, fine, json};
+use crate::support::upstream::{FINE, STREAM, chunk, event, fine, finish, json};
 use crate::support::wire::Reader;
 use crate::support::{Client, Step, Upstream, get, ms, post, proxy, soon};
 
@@ -45,6 +45,34 @@ async fn model_decides_where_a_call_goes() {
         let refused = client.ask(post(body)).await;
         assert_eq!((refused.status(), refused.error_code().as_str()), (404, "model_not_found"), "{body}");
         assert!(refused.text().contains("upstreams.models"), "{}", refused.text());
+    }
+}
+
+/// Paths that only resemble ours are counted by the same limit: reserved before, settled by what the answer says.
+#[tokio::test]
+async fn tokens_of_calls_by_other_paths_count_too() {
+    const USED: &str = r#"{"prompt_tokens":10,"completion_tokens":90,"total_tokens":100}"#;
+    let plain = json(&format!(r#"{{"choices":[],"usage":{USED}}}"#));
+    let usage = chunk(&format!("data: {{\"choices\":[],\"usage\":{USED}}}\n\n"));
+    let stream = [STREAM, &event("a"), &usage, &finish()].concat().into_bytes();
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream)
+        .provider(|provider| {
+            provider.limits.tokens_per_minute = NonZeroU32::new(5_000);
+        })
+        .start()
+        .await;
+    let _script = upstream.script([vec![Read, Send(plain.clone()), Read, Send(stream), Read, Send(plain)]]);
+    let mut client = proxy.client().await;
+    let left =
+        |head: &crate::support::wire::Head| head.field("x-ratelimit-remaining-tokens").unwrap().parse::<u32>().unwrap();
+    for path in
+        ["/chat/completions", "/openai/deployments/x/chat/completions?api-version=1", "/v1beta/openai/chat/completions"]
+    {
+        let seen = client.ask(post_to(path, "", "{}")).await;
+        assert_eq!(seen.status(), 200);
+        // So much of it is set aside for an answer that nobody knows: two at a time would be too many.
+        assert!((1..1_000).contains(&left(&seen.head)), "{path}: {}", left(&seen.head));
     }
 }
 

@@ -40,6 +40,9 @@ impl Group for Client {
         section.demand(!key || !hash, ["key", "key_blake3"], "cannot stand beside key_blake3", "remove one of them");
         let fix = "add key = \"${NAME}\", or key_blake3 with the hash of the key";
         section.demand(key || hash, ["key", "key_blake3"], "is missing", fix);
+        let is_of_nothing = matches!(&self.key, ClientKey::Blake3(hash) if blake3::hash(b"") == *hash);
+        let fix = "hash the key again: the variable was not set";
+        section.demand(!is_of_nothing, ["key_blake3"], "is the hash of an empty key", fix);
         if !section.has("class_max") {
             self.class_max = self.class;
         }

@@ -4,7 +4,12 @@ use super::*;
 use crate::time;
 
 fn asked(model: &str, bytes: u64) -> Asked {
-    Asked { model: Some(model.into()), bytes, choices: 1, max_tokens: None, answer: Answered::Tokens }
+    let (model, answer) = (Some(model.into()), Answered::Tokens);
+    Asked { model, bytes, text: bytes, answers: 1, max_tokens: None, answer, is_read: true }
+}
+
+fn usual(habits: &Habits, model: Option<&str>) -> Duration {
+    habits.expected(model, time::now()).usual
 }
 
 fn seen(prompt: u64, completion: u64, took: Duration) -> Seen {
@@ -18,18 +23,18 @@ const SECOND: Duration = Duration::from_secs(1);
 fn what_nobody_knows_is_reserved_on_the_safe_side() {
     let habits = Habits::default();
     assert_eq!(habits.tokens(&asked("m", 300)), 100 + UNKNOWN_ANSWER);
-    assert_eq!(habits.tokens(&Asked { max_tokens: Some(50), choices: 3, ..asked("m", 300) }), 100 + 150);
+    assert_eq!(habits.tokens(&Asked { max_tokens: Some(50), answers: 3, ..asked("m", 300) }), 100 + 150);
     assert_eq!(habits.tokens(&Asked { answer: Answered::Vectors, ..asked("m", 300) }), 100);
     assert_eq!(habits.tokens(&Asked { answer: Answered::Nothing, ..asked("m", 300) }), 0);
     // 20 MB are images.
     assert_eq!(habits.tokens(&Asked { max_tokens: Some(0), ..asked("m", 20 << 20) }), UNKNOWN_QUESTION_MAX);
-    assert_eq!(habits.usual(Some("m")), None);
+    assert_eq!(usual(&habits, Some("m")), Duration::ZERO);
 }
 
 #[test]
 fn an_absurd_request_does_not_overflow() {
     let habits = Habits::default();
-    let absurd = Asked { max_tokens: Some(u64::MAX), choices: 128, ..asked("m", u64::MAX) };
+    let absurd = Asked { max_tokens: Some(u64::MAX), answers: 128, ..asked("m", u64::MAX) };
     assert_eq!(habits.tokens(&absurd), u64::MAX);
     habits.learn(&absurd, &seen(u64::MAX, u64::MAX, Duration::MAX), time::now());
     habits.learn(&asked("m", 1), &seen(u64::MAX, u64::MAX, Duration::MAX), time::now());
@@ -40,10 +45,37 @@ fn an_absurd_request_does_not_overflow() {
 fn images_do_not_make_text_look_small_nor_text_images_large() {
     let (habits, now) = (Habits::default(), time::now());
     let limited = |bytes| Asked { max_tokens: Some(0), ..asked("m", bytes) };
-    habits.learn(&limited(1 << 20), &seen(1_500, 1, SECOND), now);
-    habits.learn(&limited(3_000), &seen(900, 1, SECOND), now);
-    assert!(habits.tokens(&limited(2 << 20)) <= 3_100);
+    let image = |bytes, text| Asked { text, ..limited(bytes) };
+    for _ in 0..ENOUGH {
+        habits.learn(&image(1 << 20, 100), &seen(1_500, 1, SECOND), now);
+        habits.learn(&limited(3_000), &seen(900, 1, SECOND), now);
+    }
+    assert!(habits.tokens(&image(2 << 20, 100)) <= 3_100);
     assert_eq!(habits.tokens(&limited(2_000)), 600);
+    assert_eq!(habits.tokens(&limited(1 << 20)), UNKNOWN_QUESTION_MAX);
+    assert_eq!(habits.tokens(&image(1 << 20, 60_000)), 20_000);
+}
+
+#[test]
+fn one_sparse_question_does_not_prove_that_all_are_sparse() {
+    let (habits, now) = (Habits::default(), time::now());
+    let limited = Asked { max_tokens: Some(0), ..asked("m", 3_000) };
+    for known in 0..2 * ENOUGH {
+        assert_eq!(habits.tokens(&limited), if known < ENOUGH { 1_000 } else { 30 });
+        habits.learn(&limited, &seen(30, 1, SECOND), now);
+    }
+}
+
+/// A ping now and then through the night, and no other call: by the morning nothing is known any more.
+#[test]
+fn a_few_short_answers_an_hour_never_prove_that_all_are_short() {
+    let (habits, mut now) = (Habits::default(), time::now());
+    let free = asked("m", 0);
+    for _ in 0..100 {
+        habits.learn(&free, &seen(1, 5, SECOND), now);
+        now += EPOCH / 4;
+        assert_eq!(habits.tokens(&free), UNKNOWN_ANSWER);
+    }
 }
 
 #[test]
@@ -57,19 +89,19 @@ fn a_prompt_that_the_provider_adds_is_not_multiplied() {
 #[test]
 fn a_few_short_answers_do_not_prove_that_all_are_short() {
     let (habits, now) = (Habits::default(), time::now());
-    let free = Asked { bytes: 0, ..asked("m", 0) };
+    let free = asked("m", 0);
     let limited = Asked { max_tokens: Some(16), ..free.clone() };
     for _ in 0..100 {
         habits.learn(&limited, &seen(1, 16, SECOND), now); // cut off at its limit
     }
     assert_eq!(habits.tokens(&free), UNKNOWN_ANSWER);
-    for _ in 1..ANSWERS_ENOUGH {
+    for _ in 1..ENOUGH {
         habits.learn(&free, &seen(1, 200, SECOND), now);
         assert_eq!(habits.tokens(&free), UNKNOWN_ANSWER);
     }
     habits.learn(&free, &seen(1, 150, SECOND), now);
     assert_eq!(habits.tokens(&free), 200);
-    assert_eq!(habits.tokens(&Asked { choices: 3, ..free }), 600);
+    assert_eq!(habits.tokens(&Asked { answers: 3, ..free }), 600);
 }
 
 #[test]
@@ -95,11 +127,21 @@ fn one_slow_answer_does_not_change_what_is_usual() {
         habits.learn(&asked("m", 1), &seen(1, 1, SECOND), now);
     }
     habits.learn(&asked("m", 1), &seen(1, 1, 600 * SECOND), now);
-    assert!(habits.usual(Some("m")).unwrap() < 2 * SECOND);
+    assert!(usual(&habits, Some("m")) < 2 * SECOND);
     for _ in 0..60 {
         habits.learn(&asked("m", 1), &seen(1, 1, 20 * SECOND), now);
     }
-    assert_eq!(habits.usual(Some("m")), Some(20 * SECOND));
+    assert_eq!(usual(&habits, Some("m")), 20 * SECOND);
+}
+
+#[test]
+fn how_long_streams_take_says_nothing_of_plain_answers() {
+    let (habits, now) = (Habits::default(), time::now());
+    habits.learn(&asked("m", 1), &seen(1, 1, SECOND), now);
+    for _ in 0..20 {
+        habits.learn(&asked("m", 1), &Seen { streamed: Some(true), ..seen(1, 1, 60 * SECOND) }, now);
+    }
+    assert_eq!(usual(&habits, Some("m")), SECOND);
 }
 
 #[test]
@@ -109,8 +151,8 @@ fn models_beyond_the_bound_share_an_entry() {
         habits.learn(&asked(&format!("m{number}"), 1), &seen(1, 1, SECOND), now);
     }
     assert_eq!(habits.0.lock().models.len(), MODELS_MAX);
-    assert_eq!(habits.usual(Some("never seen")), Some(SECOND));
-    assert_eq!(habits.usual(None), Some(SECOND));
+    assert_eq!(usual(&habits, Some("never seen")), SECOND);
+    assert_eq!(usual(&habits, None), SECOND);
 }
 
 #[test]
@@ -119,8 +161,11 @@ fn a_model_that_ignores_stream_is_known_until_it_streams() {
     let answer = |streamed| Seen { streamed, ..seen(1, 1, SECOND) };
     for (streamed, ignores) in [(Some(false), true), (None, true), (Some(true), false)] {
         habits.learn(&asked("m", 1), &answer(streamed), now);
-        assert_eq!(habits.ignores_stream(Some("m")), ignores);
+        assert_eq!(habits.expected(Some("m"), now).ignores_stream, ignores);
     }
+    habits.learn(&asked("m", 1), &answer(Some(false)), now);
+    assert!(habits.expected(Some("m"), now + IGNORES_STREAM - SECOND).ignores_stream);
+    assert!(!habits.expected(Some("m"), now + IGNORES_STREAM).ignores_stream);
 }
 
 proptest! {
@@ -157,7 +202,7 @@ proptest! {
         for ms in &durations {
             habits.learn(&asked("m", 1), &seen(1, 1, Duration::from_millis(*ms)), now);
         }
-        let usual = habits.usual(Some("m")).unwrap().as_nanos();
+        let usual = usual(&habits, Some("m")).as_nanos();
         let (least, most) = (durations.iter().min().unwrap(), durations.iter().max().unwrap());
         prop_assert!((u128::from(*least) * 1_000_000..=u128::from(*most) * 1_000_000).contains(&usual));
     }

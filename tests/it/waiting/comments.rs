@@ -160,6 +160,18 @@ async fn a_provider_is_not_asked_to_encode_what_the_head_did_not_announce() {
 }
 
 #[tokio::test]
+async fn nor_what_a_head_may_have_to_be_told_for_before_it_comes() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).start().await;
+    let mut client = proxy.client().await;
+    client.send(post_to("/v1/chat/completions", "Accept-Encoding: gzip, br\r\n", STREAMING)).await;
+    let (mut line, request) = upstream.request().await;
+    assert_eq!(request.head.fields("accept-encoding"), ["identity"]);
+    line.send(tide().0).await;
+    assert_eq!(client.head().await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_byte_order_mark_behind_comments_does_not_spoil_the_first_event() {
     let upstream = Upstream::start().await;
     let proxy = one_at_a_time(&upstream).start().await;

@@ -74,6 +74,23 @@ async fn our_own_header_wins_and_is_named() {
 }
 
 #[tokio::test]
+async fn who_left_the_line_without_a_permit_has_waited_and_who_was_refused_at_once_has_not() {
+    const WAITS: &str = "tidegate_queue_wait_seconds_count{priority=\"normal\"}";
+    let upstream = Upstream::start().await;
+    let proxy = one_at_a_time(&upstream).set(|settings| settings.admission.queue_max = 1).start().await;
+    let _busy = Busy::with(&proxy, &upstream).await;
+    assert_eq!(proxy.client().await.ask(chat("x-tidegate-deadline-ms: 50\r\n", PLAIN)).await.status(), 429);
+    proxy.until_metric(WAITS, 1.0).await;
+    let mut waiting = proxy.client().await;
+    waiting.send(chat("", PLAIN)).await;
+    proxy.until_queued(1).await;
+    assert_eq!(proxy.client().await.ask(chat("", PLAIN)).await.error_code(), "queue_full");
+    proxy.until_metric(WAITS, 1.0).await;
+    drop(waiting);
+    proxy.until_metric(WAITS, 2.0).await;
+}
+
+#[tokio::test]
 async fn the_operators_bound_is_named_where_it_binds() {
     let upstream = Upstream::start().await;
     let proxy = one_at_a_time(&upstream).set(|settings| settings.admission.wait_max = ms(80)).start().await;

@@ -162,6 +162,10 @@ async fn an_error_that_comes_with_a_good_status_is_the_providers_own() {
     let error = only_error(&mut client).await;
     assert_eq!((&error["message"], &error["code"]), (&"out of credits".into(), &402.into()));
     proxy.until_metric(&calls("broken"), 1.0).await;
+    // It does not show that its model knows no streams: the next one is kept company as before.
+    client.send(post(STREAMING)).await;
+    let _thinking = upstream.request_on_any(line).await;
+    is_early(&client.head().await);
 }
 
 #[tokio::test]
