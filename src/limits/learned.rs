@@ -8,6 +8,9 @@
 //! - **Which limit.** What the provider says decides. Else a count that was lately accepted is not at fault, nor is
 //!   concurrency if the request was alone; of what remains, whichever is nearest to its configured limit. Where nothing
 //!   remains that was used by half, the provider is busy, unless a second such refusal follows within ten minutes.
+//! - **Doubt.** A provider that is merely busy refuses anybody. So where less than half was used, or as much was accepted
+//!   lately, it takes a second refusal, with nothing accepted in between that was as much. A figure that the provider
+//!   names itself is believed at once.
 //! - **How low.** What the provider counted is at most what we counted, so it allows no more than our count less one. Where
 //!   our window was full by a limit that has held so far, the margin is suspected first, then the limit.
 //! - **Back.** Ten minutes after the last lesson or probe, half of what is missing is tried, one limit at a time. When it
@@ -110,6 +113,8 @@ pub struct Learned {
     penalty: Duration,
     /// The last connection that broke, unless it was taken for a refusal.
     lost: Option<(Instant, Evidence)>,
+    /// By [`Subject`], the count of the last refusal that was doubted.
+    doubted: [Option<(Instant, u64)>; 4],
     /// The last refusal that nothing explained.
     unexplained: Option<(Instant, Evidence)>,
     bench: Option<Bench>,
@@ -143,6 +148,7 @@ impl Learned {
             event: None,
             penalty: Duration::ZERO,
             lost: None,
+            doubted: [None; 4],
             unexplained: None,
             bench: None,
             closed: None,
@@ -203,8 +209,12 @@ impl Learned {
         }
         self.event = Some((now, None));
         let Some((subject, count)) = self.cause(now, evidence, &hints) else { return Lesson::Nothing(until) };
+        let is_doubtful = self.is_doubtful(now, (subject, count), evidence, &hints);
         self.proven[subject as usize].cut(count.saturating_sub(1));
         self.unexplained = None;
+        if is_doubtful {
+            return Lesson::Nothing(until);
+        }
         let lesson = if self.is_trial_at_fault(subject, evidence) {
             let proven = self.proven[subject as usize].most().unwrap_or(0);
             self.assumed[subject as usize].fail_trial(now, proven);

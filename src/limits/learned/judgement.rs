@@ -113,6 +113,35 @@ impl Learned {
         }
     }
 
+    /// Whether a refusal is not yet enough to lower a limit: it is the first of its kind, or what was accepted since has
+    /// refuted the one before.
+    pub(super) fn is_doubtful(
+        &mut self,
+        now: Instant,
+        (subject, count): (Subject, u64),
+        evidence: &Evidence,
+        hints: &Hints,
+    ) -> bool {
+        let proven = self.proven[subject as usize].most();
+        let has_room = self.in_force(subject).is_some_and(|limit| count.saturating_mul(2) < limit);
+        let is_full = subject == Subject::Requests && self.is_full(evidence);
+        let is_clear = !has_room && (is_full || proven.is_none_or(|proven| proven < count));
+        // What nothing explains has come twice by now, and of exchanges at a time nobody speaks without reason.
+        let is_second = self.unexplained.is_some_and(|(at, _)| at == now);
+        let is_said = hints.limit.is_some() || hints.dimension == Some(Dimension::Concurrency);
+        if is_said || is_second || is_clear || self.is_trial_at_fault(subject, evidence) {
+            return false;
+        }
+        let before = self.doubted[subject as usize].replace((now, count));
+        let confirms = before.is_some_and(|(at, earlier)| {
+            now.saturating_duration_since(at) <= TWICE && proven.is_none_or(|proven| proven < earlier)
+        });
+        if confirms {
+            self.doubted[subject as usize] = None;
+        }
+        !confirms
+    }
+
     /// Whether the window was full by the limit in force.
     pub(super) fn is_full(&self, evidence: &Evidence) -> bool {
         self.in_force(Subject::Requests).is_some_and(|limit| u64::from(evidence.requests) >= limit)

@@ -118,6 +118,23 @@ fn what_the_provider_says_decides() {
 }
 
 #[test]
+fn provider_that_is_merely_busy_teaches_nothing() {
+    let mut story = Story::new(CONFIGURED);
+    let busy = saying(Some(About::Requests), None);
+    for _ in 0..20 {
+        story.accepted(12, 3);
+        assert!(matches!(story.refused_saying(10, 3, &busy), Lesson::Nothing(_)), "it has accepted as much");
+        story.accepted(12, 3);
+    }
+    assert_eq!(story.limits(), (Some(40), Some(5)));
+    // But when nothing is accepted any more that was as much, it is true.
+    story.refused_saying(10, 3, &busy);
+    story.accepted(3, 1);
+    assert!(matches!(story.refused_saying(10, 3, &busy), Lesson::Lowered(Subject::Requests, _)));
+    assert_eq!(story.limits(), (Some(9), Some(5)));
+}
+
+#[test]
 fn one_event_is_one_lesson() {
     let mut story = Story::new(CONFIGURED);
     let together: Vec<Evidence> = (30..34).map(|requests| story.evidence(requests, 1, 0)).collect();
