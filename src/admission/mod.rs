@@ -31,6 +31,7 @@ mod place;
 mod ranked;
 mod refusal;
 pub mod settings;
+mod settle;
 mod standing;
 mod state;
 mod status;

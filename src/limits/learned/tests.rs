@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::openai::Complaint;
 use crate::openai::complaint::About;
+use crate::openai::{Complaint, RateLimits};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CONFIGURED: Figures = Figures {
