@@ -62,8 +62,8 @@ pub(super) async fn attempt(
     conversation.set_write_timeout(how.write_timeout);
     permit.writing();
     let mut head = request_head(call, target, &permit);
-    if (call.company || how.trace.is_told()) && head.headers.contains_key(ACCEPT_ENCODING) {
-        // The head that its client is given, maybe before this answer, does not say that anything is encoded.
+    if how.trace.is_told() && head.headers.contains_key(ACCEPT_ENCODING) {
+        // The head that its client was given does not say that anything is encoded.
         head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     let body = match &mut call.body {
