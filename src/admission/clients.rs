@@ -165,6 +165,11 @@ impl Clients {
         self.all.get_mut(&key)
     }
 
+    /// A client's own limits, if it has any.
+    pub(super) fn own_of(&mut self, key: ClientNumber) -> Option<&mut Allowance> {
+        self.of(key)?.own.as_mut()
+    }
+
     pub(super) fn weight(&self, key: ClientNumber) -> NonZeroU32 {
         self.all.get(&key).map_or(NonZeroU32::MIN, |client| client.weight)
     }

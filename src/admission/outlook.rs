@@ -91,7 +91,7 @@ impl State {
         own: Option<(ClientNumber, u32)>,
     ) -> Option<Duration> {
         let lane = self.expected_after(now, lanes, position)?;
-        let own = own.and_then(|(client, nth)| Some((self.clients.of(client)?.own.as_mut()?, nth)));
+        let own = own.and_then(|(client, nth)| Some((self.clients.own_of(client)?, nth)));
         Some(own.map_or(lane, |(own, nth)| lane.max(own.nth_permit(now, nth).saturating_duration_since(now))))
     }
 

@@ -20,7 +20,7 @@ impl State {
             lane.allowance.stamp(now, &mut held.taken);
         }
         if let Some(own) = &mut held.own
-            && let Some(allowance) = self.clients.of(held.client).and_then(|client| client.own.as_mut())
+            && let Some(allowance) = self.clients.own_of(held.client)
         {
             allowance.stamp(now, own);
             self.unpark(shared, now, held.client);
@@ -114,7 +114,7 @@ impl State {
         client: ClientNumber,
         lane: Option<usize>,
     ) -> (Option<Standing>, Option<Standing>) {
-        let own = self.clients.of(client).and_then(|client| client.own.as_mut());
+        let own = self.clients.own_of(client);
         let own = own.map_or((None, None), |own| standing(own, now));
         let lane = lane.and_then(|lane| self.lanes.get_mut(lane));
         let lane = lane.map_or((None, None), |lane| standing(&mut lane.allowance, now));

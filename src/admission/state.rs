@@ -133,9 +133,8 @@ impl State {
         let lanes = self.ways.serving(&mut self.lanes, now, model, demand.key)?;
         let client = self.clients.key_of(&demand.client);
         let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
-        if !self.has_waiting(&lanes, client, demand.priority)
-            && let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask)
-        {
+        let is_first = !self.has_waiting(&lanes, client, demand.priority);
+        if is_first && let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask) {
             return Ok(Asked::Granted(permit));
         }
         let own = self.reserve_own(now, client, ask)?;
@@ -156,7 +155,6 @@ impl State {
             own,
             tell,
         };
-        let is_first = !self.has_waiting(&lanes, client, demand.priority);
         self.insert(lanes.clone(), demand.priority, client, arrival, waiting);
         if needs_own && self.has_one_waiting(client) {
             self.park_if_over(now, client, ask);
@@ -235,7 +233,7 @@ impl State {
 
     fn refund_own(&mut self, now: Instant, client: ClientNumber, own: Option<Taken>) {
         if let Some(own) = own
-            && let Some(allowance) = self.clients.of(client).and_then(|client| client.own.as_mut())
+            && let Some(allowance) = self.clients.own_of(client)
         {
             allowance.refund(now, own);
         }

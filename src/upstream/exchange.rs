@@ -1,5 +1,7 @@
 //! All tries of a call, in a task of its own: the *flight*.
 
+mod notes;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,7 +23,7 @@ use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Cut, ERROR_MAX, ERROR_TIME, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
-use crate::metrics::{self, DisconnectPhase, RetryReason};
+use crate::metrics;
 use crate::openai::{self, Complaint, Route};
 use crate::time::{self, Duration};
 
@@ -357,49 +359,6 @@ impl Flight {
             "the provider refused a request; nothing more goes with its key for that long"
         );
         closed_for.is_some_and(|closed_for| !closed_for.is_zero())
-    }
-
-    fn note_first_byte(&self, target: &Target) {
-        let now = time::now();
-        self.trace.note(|facts| {
-            facts.first_byte = Some(now);
-            if let Some(sent) = facts.sent {
-                target.metrics.first_byte(now - sent);
-            }
-        });
-    }
-
-    fn count_disconnect(&self, happened: Happened) {
-        match happened {
-            Happened::Lost => self.shared.metrics.disconnect(DisconnectPhase::BeforeHead),
-            Happened::Cut => self.shared.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
-            Happened::NotConnected | Happened::Untouched | Happened::NoFirstByte | Happened::Status { .. } => {}
-        }
-    }
-
-    fn count_retry(&self, miss: &Miss) {
-        let metrics = &self.shared.metrics;
-        if matches!(miss.happened, Happened::Lost | Happened::Cut) {
-            metrics.duplicate_sent();
-        }
-        metrics.retry(match miss.happened {
-            Happened::NotConnected | Happened::Untouched => RetryReason::Connect,
-            Happened::Lost | Happened::NoFirstByte => RetryReason::Disconnect,
-            Happened::Cut => RetryReason::Truncated,
-            Happened::Status { .. } if miss.verdict == Verdict::Refused => RetryReason::Refusal,
-            Happened::Status { .. } => RetryReason::Status,
-        });
-    }
-
-    fn note_attempt(&self, permit: &Permit) {
-        let (upstream, waited) = (Arc::clone(&permit.lane().upstream), permit.waited());
-        let (requests, tokens) = permit.standing();
-        self.trace.note(|facts| {
-            facts.upstream = Some(upstream);
-            facts.attempts += 1;
-            facts.waited += waited;
-            (facts.requests, facts.tokens) = (requests, tokens);
-        });
     }
 }
 

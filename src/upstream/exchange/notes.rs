@@ -1,0 +1,55 @@
+//! What is written down of an attempt: in the trace of its call, and in the metrics.
+
+use std::sync::Arc;
+
+use super::{Flight, Miss};
+use crate::admission::Permit;
+use crate::metrics::{DisconnectPhase, RetryReason};
+use crate::time;
+use crate::upstream::target::Target;
+use crate::upstream::verdict::{Happened, Verdict};
+
+impl Flight {
+    pub(super) fn note_first_byte(&self, target: &Target) {
+        let now = time::now();
+        self.trace.note(|facts| {
+            facts.first_byte = Some(now);
+            if let Some(sent) = facts.sent {
+                target.metrics.first_byte(now - sent);
+            }
+        });
+    }
+
+    pub(super) fn count_disconnect(&self, happened: Happened) {
+        match happened {
+            Happened::Lost => self.shared.metrics.disconnect(DisconnectPhase::BeforeHead),
+            Happened::Cut => self.shared.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
+            Happened::NotConnected | Happened::Untouched | Happened::NoFirstByte | Happened::Status { .. } => {}
+        }
+    }
+
+    pub(super) fn count_retry(&self, miss: &Miss) {
+        let metrics = &self.shared.metrics;
+        if matches!(miss.happened, Happened::Lost | Happened::Cut) {
+            metrics.duplicate_sent();
+        }
+        metrics.retry(match miss.happened {
+            Happened::NotConnected | Happened::Untouched => RetryReason::Connect,
+            Happened::Lost | Happened::NoFirstByte => RetryReason::Disconnect,
+            Happened::Cut => RetryReason::Truncated,
+            Happened::Status { .. } if miss.verdict == Verdict::Refused => RetryReason::Refusal,
+            Happened::Status { .. } => RetryReason::Status,
+        });
+    }
+
+    pub(super) fn note_attempt(&self, permit: &Permit) {
+        let (upstream, waited) = (Arc::clone(&permit.lane().upstream), permit.waited());
+        let (requests, tokens) = permit.standing();
+        self.trace.note(|facts| {
+            facts.upstream = Some(upstream);
+            facts.attempts += 1;
+            facts.waited += waited;
+            (facts.requests, facts.tokens) = (requests, tokens);
+        });
+    }
+}
