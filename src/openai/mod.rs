@@ -2,12 +2,14 @@
 //!
 //! A proxy that understands everything breaks on everything new, so this room reads few fields and passes the rest
 //! through: which route a request is for, which model and how much it asks for, where one SSE event ends and the next
-//! begins, whether a stream came to its proper end, and what it used. It writes only errors, in OpenAI's shape.
+//! begins, whether a stream came to its proper end, and what it used. It writes only errors, in OpenAI's shape, and what
+//! it takes to go on with a broken stream.
 //!
 //! Invariants: bytes are never re-serialised, nothing here fails (what cannot be read is simply not known), and
 //! nothing here waits, allocates by the size of a body, or knows a transport.
 
 pub mod complaint;
+pub mod continuation;
 mod date;
 pub mod error;
 pub mod error_event;
