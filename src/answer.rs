@@ -152,6 +152,8 @@ pub struct Facts {
     pub upstream: Option<Arc<str>>,
     /// Attempts so far.
     pub attempts: u32,
+    /// How often its stream went on after it had broken.
+    pub recovered: u32,
     /// It did not get every permit at once.
     pub stood_in_line: bool,
     /// Time spent in line, over all attempts.

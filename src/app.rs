@@ -271,7 +271,8 @@ impl App {
 }
 
 fn upstream_config(settings: &Settings) -> Config<'_> {
-    Config { upstreams: &settings.upstreams, retry: &settings.retry, write_timeout: settings.server.write_timeout }
+    let (retry, recovery) = (&settings.retry, &settings.recovery);
+    Config { upstreams: &settings.upstreams, retry, recovery, write_timeout: settings.server.write_timeout }
 }
 
 fn queue_bounds(settings: &Settings) -> QueueBounds {

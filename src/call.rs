@@ -34,8 +34,11 @@ pub struct Call {
     pub route: Route,
     /// Whether it asks for a stream of events.
     pub stream: bool,
-    /// Its client is kept company while it waits: it may be told that a stream follows before there is an answer.
-    pub company: bool,
+    /// Its client is kept company while it waits: it may be told that a stream follows before there is an answer, and has
+    /// to hear of us as often as this.
+    pub company: Option<Duration>,
+    /// What its client wants if its stream breaks, where it says.
+    pub mid_stream: Option<MidStream>,
     /// How many answers it asks for in one (`n`).
     pub choices: u64,
     /// How many answers its tokens are counted for.
@@ -64,6 +67,30 @@ impl Call {
     pub fn is_repeatable(&self) -> bool {
         let harmless = self.route.is_generation() || matches!(self.method, Method::GET | Method::HEAD);
         harmless && matches!(self.body, CallBody::Whole(_))
+    }
+}
+
+/// What a client gets whose stream broke after its first event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MidStream {
+    /// An SSE error event.
+    Error,
+    /// The rest, asked for with the partial answer and spliced on.
+    Continue,
+    /// The answer from its start, if the client asks for that.
+    Restart,
+}
+
+impl MidStream {
+    /// Reads the word for it.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word.trim() {
+            "error" => Some(Self::Error),
+            "continue" => Some(Self::Continue),
+            "restart" => Some(Self::Restart),
+            _ => None,
+        }
     }
 }
 

@@ -130,6 +130,8 @@ pub struct CallRecord<'a> {
     pub wait: Duration,
     /// How many requests were sent for it.
     pub attempts: u32,
+    /// How often its stream went on after it had broken.
+    pub recovered: u32,
     /// Who answered last.
     pub upstream: Option<&'a str>,
     /// From its start to the first byte of the answer.
@@ -156,6 +158,7 @@ pub fn call_line(call: &CallRecord<'_>) {
         status = call.status,
         wait_ms = ms(call.wait),
         attempts = call.attempts,
+        recovered = Some(call.recovered).filter(|&times| times > 0),
         upstream = call.upstream,
         first_byte_ms = call.first_byte.map(ms),
         duration_ms = ms(call.duration),

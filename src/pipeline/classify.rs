@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 
 use super::{Caller, Rules};
-use crate::call::{Call, CallBody, Upgrade};
+use crate::call::{Call, CallBody, MidStream, Upgrade};
 use crate::headers;
 use crate::ids::CallId;
 use crate::openai::{Route, ServiceTier, Sniff};
@@ -12,6 +12,7 @@ use crate::units::Priority;
 
 const PRIORITY: &str = "x-tidegate-priority";
 const DEADLINE_MS: &str = "x-tidegate-deadline-ms";
+const MID_STREAM: &str = "x-tidegate-mid-stream";
 /// Where the official SDKs tell after how many seconds they give up: of each read, or of all of a call.
 const TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-timeout"];
 /// The setting that bounds the wait of who names no deadline.
@@ -40,8 +41,9 @@ pub struct Incoming {
     pub headers: HeaderMap,
     /// Its body: whole on generation routes, and where there is none.
     pub body: CallBody,
-    /// Whether its client can be kept company while it waits, if it expects a stream.
-    pub listens: bool,
+    /// How long its client may hear nothing of us while it waits, if it expects a stream; `None`: it cannot be kept
+    /// company.
+    pub keepalive_after: Option<Duration>,
 }
 
 /// What a model's answers are known for.
@@ -67,7 +69,7 @@ pub struct BadCall {
 
 impl Incoming {
     pub(super) fn classify(self, rules: &Rules, expected: impl Fn(Option<&str>) -> Expected) -> Result<Call, BadCall> {
-        let Self { id, received, caller, method, target, mut headers, body, listens } = self;
+        let Self { id, received, caller, method, target, mut headers, body, keepalive_after } = self;
         let route = Route::of(&method, &target);
         let sniff = match &body {
             CallBody::Whole(bytes) if route.is_generation() => Sniff::of(bytes),
@@ -81,11 +83,13 @@ impl Incoming {
         let now = time::now();
         let expected = expected(model.as_deref());
         let answers_in_events = route.is_generation() && route != Route::Embeddings;
-        let company = sniff.stream && listens && answers_in_events && !expected.ignores_stream;
+        let read_time = read_timeout.map(|(_, timeout)| timeout);
+        let is_kept_company = sniff.stream && answers_in_events && !expected.ignores_stream;
+        let company = keepalive_after.filter(|_| is_kept_company).map(|after| pace(after, read_time));
         let at_most = (received + rules.wait_max, WAIT_MAX);
         let (deadline, deadline_from) = match (deadline(&headers)?, read_timeout) {
             (Some(told), _) => (received + told, DEADLINE_MS),
-            (None, Some((name, timeout))) if route.is_generation() && !company => {
+            (None, Some((name, timeout))) if route.is_generation() && company.is_none() => {
                 // A client listens, and counts, from when it has sent its body: now.
                 let patience = patience(timeout, expected.usual);
                 at_most.min((now + patience, name))
@@ -96,6 +100,7 @@ impl Incoming {
             true => Upgrade::WebSocket,
             false => Upgrade::None,
         };
+        let mid_stream = mid_stream(&headers)?;
         headers::strip_hop_by_hop(&mut headers);
         Ok(Call {
             id,
@@ -109,6 +114,7 @@ impl Incoming {
             route,
             stream: sniff.stream,
             company,
+            mid_stream,
             choices: sniff.n.unwrap_or(1),
             answers,
             max_tokens: sniff.max_tokens,
@@ -118,7 +124,7 @@ impl Incoming {
             received,
             deadline: deadline.max(now),
             deadline_from,
-            read_timeout: read_timeout.map(|(_, timeout)| timeout),
+            read_timeout: read_time,
         })
     }
 }
@@ -144,6 +150,21 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, BadCall> {
     let told = word.trim().parse::<u64>().ok().map(Duration::from_millis).filter(|told| *told <= DAY);
     let expected = "milliseconds, up to a day of them (86400000)";
     told.map(Some).ok_or(BadCall { field: DEADLINE_MS, found: word, expected })
+}
+
+fn mid_stream(headers: &HeaderMap) -> Result<Option<MidStream>, BadCall> {
+    let Some(word) = text(headers, MID_STREAM) else { return Ok(None) };
+    let expected = "error, continue or restart";
+    MidStream::parse(&word).map(Some).ok_or(BadCall { field: MID_STREAM, found: word, expected })
+}
+
+/// However impatient a client says it is, it hears no more than this: each time costs a look at the queue. SDKs count in
+/// seconds, so that half of one is soon enough for all of them.
+const PACE_MIN: Duration = Duration::from_millis(500);
+
+/// How often a client has to hear of us: after so long, or a third of its read time-out, whichever is first.
+fn pace(after: Duration, read_timeout: Option<Duration>) -> Duration {
+    read_timeout.map_or(after, |timeout| (timeout / 3).max(PACE_MIN).min(after))
 }
 
 /// A time-out in seconds. The SDKs write them by themselves, and mean none by 0: what cannot be read is not known.
@@ -181,7 +202,7 @@ mod tests {
             target: "/v1/chat/completions".to_owned(),
             headers: fields.collect(),
             body: CallBody::Whole(body.into()),
-            listens: true,
+            keepalive_after: Some(Duration::from_secs(10)),
         }
     }
 
@@ -229,17 +250,43 @@ mod tests {
     #[test]
     fn only_who_listens_to_a_stream_of_events_is_kept_company() {
         let (stream, read) = (r#"{"model":"m","stream":true}"#, [(TIMEOUTS[0], "5")]);
-        for (listens, target, body, company) in [
-            (true, "/v1/chat/completions", stream, true),
-            (true, "/v1/chat/completions", "{}", false),
-            (false, "/v1/chat/completions", stream, false),
-            (true, "/v1/embeddings", stream, false),
+        let after = Some(Duration::from_secs(10));
+        for (keepalive_after, target, body, company) in [
+            (after, "/v1/chat/completions", stream, Some(Duration::from_secs(5) / 3)),
+            (after, "/v1/chat/completions", "{}", None),
+            (None, "/v1/chat/completions", stream, None),
+            (after, "/v1/embeddings", stream, None),
         ] {
-            let incoming = Incoming { listens, target: target.to_owned(), ..incoming(&read, body) };
+            let incoming = Incoming { keepalive_after, target: target.to_owned(), ..incoming(&read, body) };
             let call = incoming.classify(&RULES, unknown).unwrap();
-            assert_eq!(call.company, company, "{listens} {target} {body}");
-            assert_eq!(call.deadline - call.received > Duration::from_secs(5), company, "{listens} {target} {body}");
+            assert_eq!(call.company, company, "{keepalive_after:?} {target} {body}");
+            let waits_long = call.deadline - call.received > Duration::from_secs(5);
+            assert_eq!(waits_long, company.is_some(), "{keepalive_after:?} {target} {body}");
         }
+    }
+
+    #[test]
+    fn no_client_hears_more_than_twice_a_second_unless_the_operator_says_so() {
+        let ms = Duration::from_millis;
+        for (after, timeout, expected) in [
+            (10_000, None, 10_000),
+            (10_000, Some(60_000), 10_000),
+            (10_000, Some(2_100), 700),
+            (10_000, Some(1), 500),
+            (200, Some(1), 200),
+        ] {
+            assert_eq!(pace(ms(after), timeout.map(ms)), ms(expected), "{after} {timeout:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_wants_when_its_stream_breaks_is_its_own_word() {
+        let wants = |word| incoming(&[(MID_STREAM, word)], "{}").classify(&RULES, unknown).map(|call| call.mid_stream);
+        assert_eq!(wants("continue"), Ok(Some(MidStream::Continue)));
+        assert_eq!(wants(" restart"), Ok(Some(MidStream::Restart)));
+        let refused = wants("retry").unwrap_err().to_string();
+        assert_eq!(refused, r#"x-tidegate-mid-stream = "retry": expected error, continue or restart"#);
+        assert_eq!(incoming(&[], "{}").classify(&RULES, unknown).unwrap().mid_stream, None);
     }
 
     #[test]

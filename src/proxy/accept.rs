@@ -27,7 +27,7 @@ impl Shared {
     pub(super) async fn serve(&self, mut downstream: Downstream<'_>, bounds: &Bounds) -> After {
         let (id, received, mut client) = (CallId::random(), time::now(), ClientId::Everybody);
         match self.take_in(&mut downstream, bounds, (id, received), &mut client).await {
-            Ok(call) => self.execute(downstream, call, bounds).await,
+            Ok(call) => self.execute(downstream, call).await,
             Err(NotTaken::Gone(Gone)) => After::Close,
             Err(NotTaken::Refused(refused)) => {
                 self.turned_away(id, client, received, &refused);
@@ -68,15 +68,15 @@ impl Shared {
             CallBody::Stream(BodyStream { length: downstream.content_length(), parts })
         };
         // A client of HTTP/1.0 could not tell the end of a stream from its loss.
-        let listens = bounds.keepalive_after.is_some() && !downstream.is_http_1_0();
-        let incoming = Incoming { id, received, caller, method, target, headers, body, listens };
+        let keepalive_after = bounds.keepalive_after.filter(|_| !downstream.is_http_1_0());
+        let incoming = Incoming { id, received, caller, method, target, headers, body, keepalive_after };
         Ok(self.pipeline.classify(incoming).map_err(Refused::BadCall)?)
     }
 
     /// Has a call executed and relays its answer, while it watches whether the client is still there and keeps it company.
-    async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call, bounds: &Bounds) -> After {
+    async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call) -> After {
         let (asked, trace) = (Asked { id: call.id, method: call.method.clone(), route: call.route }, Trace::default());
-        let mut keepalive = Keepalive::of(&call, bounds);
+        let mut keepalive = Keepalive::of(&call);
         let mut asker = Asker { stream: call.stream, deadline_from: call.deadline_from, waiting: 0, paused: false };
         let parts = match &mut call.body {
             CallBody::Whole(_) => None,

@@ -5,15 +5,11 @@ use http::header::{HeaderValue, TRANSFER_ENCODING};
 
 use super::cause::Gone;
 use super::downstream::Downstream;
-use super::{Bounds, fields};
+use super::fields;
 use crate::answer::{Facts, Outlook, Trace};
 use crate::call::Call;
 use crate::ids::CallId;
 use crate::time::{self, Duration, Instant};
-
-/// However impatient a client says it is, it hears no more than this: each time costs a look at the queue. SDKs count in
-/// seconds, so that half of one is soon enough for all of them.
-const PACE_MIN: Duration = Duration::from_millis(500);
 
 /// Keeps one client company until its answer begins.
 pub(super) struct Keepalive {
@@ -23,14 +19,9 @@ pub(super) struct Keepalive {
 }
 
 impl Keepalive {
-    /// For the client of a call: if it is kept company, it has to hear of us after `admission.keepalive_after` or a third
-    /// of its read time-out, whichever is first, and again at that pace.
-    pub(super) fn of(call: &Call, bounds: &Bounds) -> Self {
-        let pace = bounds.keepalive_after.filter(|_| call.company).map(|after| {
-            let pace = pace(after, call.read_timeout);
-            (pace, time::now() + pace)
-        });
-        Self { pace, has_begun: false }
+    /// For the client of a call, if it is kept company.
+    pub(super) fn of(call: &Call) -> Self {
+        Self { pace: call.company.map(|pace| (pace, time::now() + pace)), has_begun: false }
     }
 
     /// Whether the client has the head of its stream: then nothing can be told by a status any more.
@@ -72,10 +63,6 @@ impl Keepalive {
     }
 }
 
-fn pace(after: Duration, read_timeout: Option<Duration>) -> Duration {
-    read_timeout.map_or(after, |timeout| (timeout / 3).max(PACE_MIN).min(after))
-}
-
 /// One line, ended by one LF: a blank line would dispatch an empty event once an `id:` was seen.
 fn comment(outlook: Option<Outlook>, facts: &Facts) -> String {
     match outlook {
@@ -92,20 +79,6 @@ fn comment(outlook: Option<Outlook>, facts: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_client_hears_more_than_twice_a_second_unless_the_operator_says_so() {
-        let ms = Duration::from_millis;
-        for (after, timeout, expected) in [
-            (10_000, None, 10_000),
-            (10_000, Some(60_000), 10_000),
-            (10_000, Some(2_100), 700),
-            (10_000, Some(1), 500),
-            (200, Some(1), 200),
-        ] {
-            assert_eq!(pace(ms(after), timeout.map(ms)), ms(expected), "{after} {timeout:?}");
-        }
-    }
 
     #[test]
     fn a_comment_is_one_line_that_says_how_the_call_stands() {

@@ -46,6 +46,7 @@ fn a_call(model: &str) -> CallRecord<'_> {
         status: Some(200),
         wait: Duration::from_millis(1_500),
         attempts: 2,
+        recovered: 1,
         upstream: Some("main"),
         first_byte: None,
         duration: Duration::from_secs(4),

@@ -15,14 +15,17 @@ use crate::call::{Call, CallBody, Upgrade};
 use crate::openai;
 use crate::time::{self, Duration};
 
+/// A connection that had died in the pool says so within a round trip. What is lost later had reached the provider.
+const DEAD_WITHIN: Duration = Duration::from_secs(1);
+
 /// What came of it.
 pub(super) enum Attempted {
-    /// Nothing was sent; the permit has served somebody else.
-    NotConnected(Loss),
-    /// No answer: reset or EOF. `stale`: on a pooled connection, which may have been dead already.
-    Lost { loss: Loss, stale: bool },
+    /// Nothing was sent, and the permit serves somebody else when it is dropped.
+    NotConnected(Loss, Permit),
+    /// No answer: reset or EOF. `stale`: at once, on a pooled connection, which may have been dead already.
+    Lost { loss: Loss, stale: bool, permit: Permit },
     /// No head in time.
-    NoFirstByte,
+    NoFirstByte(Permit),
     /// The client left in the middle of its body.
     ClientLeft,
     /// A final head. The body is still to come.
@@ -57,7 +60,7 @@ pub(super) async fn attempt(
 ) -> Attempted {
     let mut conversation = match connector.connect(target, how.wanted).await {
         Ok(conversation) => conversation,
-        Err(loss) => return Attempted::NotConnected(loss),
+        Err(loss) => return Attempted::NotConnected(loss, permit),
     };
     conversation.set_write_timeout(how.write_timeout);
     permit.writing();
@@ -82,15 +85,21 @@ pub(super) async fn attempt(
     if !may_lag {
         permit.written();
     }
-    how.trace.note(|facts| facts.sent = Some(time::now()));
+    let written = time::now();
+    how.trace.note(|facts| facts.sent = Some(written));
+    let lost = |loss, conversation: Conversation, permit| {
+        let stale = conversation.is_reused() && written.elapsed() < DEAD_WITHIN;
+        drop(conversation); // closed before anybody gives the slot back
+        Attempted::Lost { loss, stale, permit }
+    };
     match sent {
         Sent::Written | Sent::Answered => {}
         Sent::ClientLeft => return Attempted::ClientLeft,
-        Sent::Lost(loss) => return Attempted::Lost { loss, stale: conversation.is_reused() },
+        Sent::Lost(loss) => return lost(loss, conversation, permit),
         Sent::Cut(loss) => {
             return match conversation.last_word().await {
                 Ok(head) => Attempted::Answered(Answered { head, conversation, permit }),
-                Err(later) => Attempted::Lost { loss: later.unwrap_or(loss), stale: conversation.is_reused() },
+                Err(later) => lost(later.unwrap_or(loss), conversation, permit),
             };
         }
     }
@@ -99,8 +108,8 @@ pub(super) async fn attempt(
             permit.written();
             Attempted::Answered(Answered { head, conversation, permit })
         }
-        Ok(Err(loss)) => Attempted::Lost { loss, stale: conversation.is_reused() },
-        Err(_elapsed) => Attempted::NoFirstByte,
+        Ok(Err(loss)) => lost(loss, conversation, permit),
+        Err(_elapsed) => Attempted::NoFirstByte(permit),
     }
 }
 

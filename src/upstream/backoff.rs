@@ -12,9 +12,16 @@ pub(super) fn ceiling(retry: &Retry, failures: u32) -> Duration {
     retry.base.saturating_mul(1 << doublings).min(retry.cap)
 }
 
-/// The wait: what the provider says wins, else anything up to the ceiling.
-pub(super) fn delay(retry: &Retry, failures: u32, retry_after: Option<Duration>) -> Duration {
-    retry_after.unwrap_or_else(|| ceiling(retry, failures).mul_f64(fastrand::f64()))
+/// The wait of a call that can wait for `left`: what the provider says wins, else anything up to the ceiling. `None`: there
+/// is no time for another attempt.
+pub(super) fn delay(
+    retry: &Retry,
+    failures: u32,
+    retry_after: Option<Duration>,
+    left: Duration,
+) -> Option<Duration> {
+    let delay = retry_after.unwrap_or_else(|| ceiling(retry, failures).min(left).mul_f64(fastrand::f64()));
+    (delay < left).then_some(delay)
 }
 
 #[cfg(test)]
@@ -31,11 +38,19 @@ mod tests {
 
     #[test]
     fn the_delay_is_spread_under_the_ceiling_and_the_provider_wins() {
-        let retry = Retry::default();
-        let mut delays: Vec<Duration> = (0..1_000).map(|_| delay(&retry, 3, None)).collect();
+        let (retry, seconds) = (Retry::default(), Duration::from_secs);
+        let mut delays: Vec<Duration> = (0..1_000).map(|_| delay(&retry, 3, None, seconds(600)).unwrap()).collect();
         delays.sort_unstable();
-        assert!(delays[999] <= Duration::from_secs(2));
+        assert!(delays[999] <= seconds(2));
         assert!(delays[500] > Duration::from_millis(800) && delays[500] < Duration::from_millis(1_200));
-        assert_eq!(delay(&retry, 3, Some(Duration::from_secs(60))), Duration::from_secs(60));
+        assert_eq!(delay(&retry, 3, Some(seconds(60)), seconds(600)), Some(seconds(60)));
+    }
+
+    #[test]
+    fn as_long_as_there_is_time_there_is_an_attempt() {
+        let (retry, left) = (Retry::default(), Duration::from_millis(300));
+        assert!((0..1_000).all(|_| delay(&retry, 8, None, left).is_some_and(|delay| delay < left)));
+        assert_eq!(delay(&retry, 1, Some(left), left), None);
+        assert_eq!(delay(&retry, 1, None, Duration::ZERO), None);
     }
 }

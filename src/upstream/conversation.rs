@@ -33,12 +33,29 @@ pub(super) struct Loss {
     pub(super) detail: String,
     /// The provider says that it did nothing with the request: GOAWAY or REFUSED_STREAM.
     pub(super) is_untouched: bool,
+    /// This machine has run out of something, such as descriptors or ports: it is no fault of the provider's.
+    pub(super) is_ours: bool,
 }
 
 impl Loss {
     pub(super) fn new(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), is_untouched: false }
+        Self { detail: detail.into(), is_untouched: false, is_ours: false }
     }
+}
+
+/// Whether an error says that this machine lacks something.
+fn is_ours(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let known = [
+        Errno::AGAIN,
+        Errno::NOMEM,
+        Errno::NFILE,
+        Errno::MFILE,
+        Errno::ADDRNOTAVAIL,
+        Errno::NETDOWN,
+        Errno::NOBUFS,
+    ];
+    error.raw_os_error().is_some_and(|code| known.contains(&Errno::from_raw_os_error(code)))
 }
 
 impl From<BError> for Loss {
@@ -52,7 +69,8 @@ impl From<BError> for Loss {
             Some(doubt) => doubt.to_string(),
             None => error.etype().as_str().to_owned(),
         };
-        Self { detail, is_untouched }
+        let is_ours = error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_ours);
+        Self { detail, is_untouched, is_ours }
     }
 }
 

@@ -80,14 +80,15 @@ mod tests {
     use crate::time::{self, Duration, Tasks};
     use crate::units::Secret;
     use crate::upstream::Config;
-    use crate::upstream::settings::{Retry, Upstream};
+    use crate::upstream::settings::{Recovery, Retry, Upstream};
 
     fn upstreams(keys: &[&str]) -> (Upstreams, Arc<Metrics>) {
         let mut upstream = Upstream::new("main".to_owned(), "http://127.0.0.1:1/v1".parse().unwrap());
         upstream.api_keys = keys.iter().map(|key| Secret::new((*key).to_owned())).collect();
         let metrics = Metrics::new();
         let write_timeout = Duration::from_secs(60);
-        let config = Config { upstreams: &[upstream], retry: &Retry::default(), write_timeout };
+        let (retry, recovery) = (&Retry::default(), &Recovery::default());
+        let config = Config { upstreams: &[upstream], retry, recovery, write_timeout };
         let upstreams = Upstreams::new(&config, Tasks::default(), Arc::clone(&metrics), Memory::new(1 << 20)).unwrap();
         (upstreams, metrics)
     }

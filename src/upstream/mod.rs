@@ -9,6 +9,7 @@
 
 mod attempt;
 mod backoff;
+mod budget;
 mod connect;
 mod conversation;
 mod exchange;
@@ -16,6 +17,8 @@ mod gauges;
 mod hold;
 mod idle;
 mod outlet;
+mod recovery;
+mod rest;
 mod send;
 pub mod settings;
 mod signal;
@@ -29,9 +32,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::Method;
 
+use self::budget::Budget;
 use self::connect::Connector;
 use self::exchange::Flight;
-use self::settings::{Retry, Upstream};
+use self::settings::{Continuation, Recovery, Retry, Upstream};
 use self::target::Target;
 use crate::admission::{Place, Refusal, Way};
 use crate::answer::{Answer, Trace};
@@ -92,6 +96,7 @@ pub struct Upstreams(Arc<Shared>);
 struct Shared {
     connector: Connector,
     present: ArcSwap<Present>,
+    budget: Budget,
     tasks: Tasks,
     metrics: Arc<Metrics>,
     memory: Memory,
@@ -102,6 +107,7 @@ struct Shared {
 struct Present {
     targets: Vec<Arc<Target>>,
     retry: Arc<Retry>,
+    recovery: Recovery,
     write_timeout: Duration,
 }
 
@@ -112,7 +118,8 @@ impl Present {
             Err(_) => Err(UnusableUpstream { name: upstream.name.clone() }),
         };
         let targets = config.upstreams.iter().map(target).collect::<Result<_, _>>()?;
-        Ok(Self { targets, retry: Arc::new(config.retry.clone()), write_timeout: config.write_timeout })
+        let (retry, recovery) = (Arc::new(config.retry.clone()), config.recovery.clone());
+        Ok(Self { targets, retry, recovery, write_timeout: config.write_timeout })
     }
 }
 
@@ -123,6 +130,8 @@ pub struct Config<'a> {
     pub upstreams: &'a [Upstream],
     /// `[retry]`.
     pub retry: &'a Retry,
+    /// `[recovery]`.
+    pub recovery: &'a Recovery,
     /// How long a single write may make no progress.
     pub write_timeout: Duration,
 }
@@ -139,7 +148,8 @@ impl Upstreams {
         memory: Memory,
     ) -> Result<Self, UnusableUpstream> {
         let present = ArcSwap::from_pointee(Present::new(config, &metrics)?);
-        Ok(Self(Arc::new(Shared { connector: Connector::new(), present, tasks, metrics, memory })))
+        let (connector, budget) = (Connector::new(), Budget::new());
+        Ok(Self(Arc::new(Shared { connector, present, budget, tasks, metrics, memory })))
     }
 
     /// Other settings from the next attempt on; attempts under way keep theirs.
@@ -195,6 +205,25 @@ impl Shared {
 
     fn retry(&self) -> Arc<Retry> {
         Arc::clone(&self.present.load().retry)
+    }
+
+    fn recovery(&self) -> Recovery {
+        self.present.load().recovery.clone()
+    }
+
+    /// How the rest of an answer of `target` can be asked for: in its own manner, else in that of another upstream that
+    /// serves the model.
+    fn continuation(&self, target: &Target, model: Option<&str>) -> Option<Continuation> {
+        let present = self.present.load();
+        let others = present.targets.iter().filter(|target| target.serves(model)).map(|it| it.settings.continuation);
+        std::iter::once(target.settings.continuation).chain(others).find(|&manner| manner != Continuation::Off)
+    }
+
+    /// The upstreams that continue in this manner.
+    fn continuing(&self, manner: Continuation) -> Vec<Arc<str>> {
+        let present = self.present.load();
+        let fit = present.targets.iter().filter(|target| target.settings.continuation == manner);
+        fit.map(|target| Arc::clone(&target.name)).collect()
     }
 
     fn write_timeout(&self) -> Duration {

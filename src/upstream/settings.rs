@@ -9,6 +9,7 @@ use std::time::Duration;
 pub use address::{BaseUrl, BaseUrlError, Scheme};
 pub use patterns::{Exempt, ModelGlob};
 
+pub use crate::call::MidStream;
 use crate::limits::settings::Limits;
 use crate::units::Secret;
 
@@ -140,17 +141,6 @@ pub struct Recovery {
     pub cooldown: Duration,
     /// Where the doubling of `cooldown` ends.
     pub cooldown_max: Duration,
-}
-
-/// What a client gets whose stream broke after its first event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MidStream {
-    /// An SSE error event.
-    Error,
-    /// The rest, asked for with the partial answer and spliced on.
-    Continue,
-    /// The answer from its start, if the client asks for that.
-    Restart,
 }
 
 /// How much of a stream is held back before its first byte is forwarded.

@@ -15,10 +15,10 @@ use crate::answer::{Trace, Upgraded};
 use crate::time;
 
 /// The connection of a 101.
-pub(super) async fn switch(answered: Answered, trace: &Trace) -> Result<Landed, Loss> {
+pub(super) async fn switch(answered: Answered, trace: &Trace) -> Result<Landed, (Loss, Permit)> {
     let Answered { head, conversation, permit } = answered;
     let Some(stream) = conversation.into_stream().await else {
-        return Err(Loss::new("101 on a connection that cannot switch"));
+        return Err((Loss::new("101 on a connection that cannot switch"), permit));
     };
     let trace = trace.clone();
     Ok(Landed::Upgraded(head, Box::new(Connection { stream, holding: Some(Holding { permit, trace }) })))

@@ -14,6 +14,7 @@ mod http2;
 mod large;
 mod listening;
 mod operators;
+mod recovery;
 mod resources;
 mod retries;
 mod scenarios;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Flight, Miss};
+use super::Flight;
+use super::judged::Miss;
 use crate::admission::Permit;
-use crate::metrics::{DisconnectPhase, RetryReason};
+use crate::metrics::{DisconnectPhase, Repair, RetryReason};
 use crate::time;
 use crate::upstream::target::Target;
 use crate::upstream::verdict::{Happened, Verdict};
@@ -13,18 +14,26 @@ impl Flight {
     pub(super) fn note_first_byte(&self, target: &Target) {
         let now = time::now();
         self.trace.note(|facts| {
-            facts.first_byte = Some(now);
+            // Of a stream that is continued the client had its first byte long ago.
+            if facts.recovered == 0 {
+                facts.first_byte = Some(now);
+            }
             if let Some(sent) = facts.sent {
                 target.metrics.first_byte(now - sent);
             }
         });
     }
 
-    pub(super) fn count_disconnect(&self, happened: Happened) {
+    pub(super) fn count_disconnect(&self, target: &Target, happened: Happened) {
         match happened {
-            Happened::Lost => self.shared.metrics.disconnect(DisconnectPhase::BeforeHead),
-            Happened::Cut => self.shared.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
-            Happened::NotConnected | Happened::Untouched | Happened::NoFirstByte | Happened::Status { .. } => {}
+            Happened::Lost => target.metrics.disconnect(DisconnectPhase::BeforeHead),
+            Happened::Cut => target.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
+            Happened::NotConnected { .. }
+            | Happened::Stale
+            | Happened::Untouched
+            | Happened::NoFirstByte
+            | Happened::Status { .. }
+            | Happened::Broken => {}
         }
     }
 
@@ -34,12 +43,24 @@ impl Flight {
             metrics.duplicate_sent();
         }
         metrics.retry(match miss.happened {
-            Happened::NotConnected | Happened::Untouched => RetryReason::Connect,
+            Happened::NotConnected { .. } | Happened::Untouched | Happened::Stale => RetryReason::Connect,
             Happened::Lost | Happened::NoFirstByte => RetryReason::Disconnect,
-            Happened::Cut => RetryReason::Truncated,
+            Happened::Cut | Happened::Broken => RetryReason::Truncated,
             Happened::Status { .. } if miss.verdict == Verdict::Refused => RetryReason::Refusal,
             Happened::Status { .. } => RetryReason::Status,
         });
+    }
+
+    /// An attempt came through. `after_failures`: its call had failed before.
+    pub(super) fn note_recovered(&self, after_failures: bool) {
+        if after_failures {
+            self.shared.metrics.recovered(Repair::Retry, true);
+        }
+    }
+
+    /// A call has failed in spite of its retries.
+    pub(super) fn note_not_recovered(&self) {
+        self.shared.metrics.recovered(Repair::Retry, false);
     }
 
     pub(super) fn note_attempt(&self, permit: &Permit) {

@@ -1,0 +1,71 @@
+//! When and where the next attempt goes.
+
+use super::Flight;
+use super::judged::Miss;
+use crate::admission::Permit;
+use crate::ids::LaneId;
+use crate::time::{self, Duration};
+use crate::upstream::backoff;
+use crate::upstream::verdict::Verdict;
+
+/// What follows an attempt that failed.
+pub(super) enum Next {
+    /// No other.
+    GiveUp,
+    /// Another at once, with this permit.
+    At(Permit),
+    /// Another, which is in line after so long.
+    After(Duration),
+}
+
+impl Flight {
+    pub(super) fn next_after(&mut self, miss: &Miss, lane: &LaneId) -> Next {
+        match miss.verdict {
+            Verdict::GiveUp => return Next::GiveUp,
+            Verdict::Again => {
+                // It was not the provider's fault, and does not count.
+                self.attempts -= 1;
+                return Next::After(Duration::ZERO);
+            }
+            _ => {}
+        }
+        if miss.was_probe {
+            self.attempts -= 1; // it was made for everybody
+        }
+        if self.attempts >= self.shared.retry().attempts_max.get() {
+            return Next::GiveUp;
+        }
+        self.place.failed(lane, miss.blame());
+        // Whoever has room goes on at once; with the same provider it needs a pause.
+        if let Some(permit) = self.place.elsewhere() {
+            return Next::At(permit);
+        }
+        if miss.verdict == Verdict::Elsewhere {
+            return Next::GiveUp;
+        }
+        self.pause_after(miss).map_or(Next::GiveUp, Next::After)
+    }
+
+    /// How long to back off; `None`: there is no time for another attempt.
+    fn pause_after(&self, miss: &Miss) -> Option<Duration> {
+        let left = self.place.deadline().saturating_duration_since(time::now());
+        if miss.waits_in_line {
+            // Pacing cures it: it waits in line until its lane opens, at its place, and draws on no budget.
+            return (!left.is_zero()).then_some(Duration::ZERO);
+        }
+        self.back_off(miss.retry_after.filter(|after| !after.is_zero()), left)
+    }
+
+    /// A pause before something is sent again, by a call that can wait for `left`: backoff, and what the budget adds.
+    pub(in crate::upstream) fn back_off(&self, retry_after: Option<Duration>, left: Duration) -> Option<Duration> {
+        let retry = self.shared.retry();
+        let pause = backoff::delay(&retry, self.attempts.max(1), retry_after, left)?;
+        // Nobody fails for the budget's sake: what it adds ends before the deadline.
+        let most = retry.cap.min((left - pause) / 2);
+        let held_back = self.shared.budget.withdraw(time::now(), pause, most);
+        if !held_back.is_zero() {
+            self.shared.metrics.retry_delayed();
+        }
+        Some(pause + held_back)
+    }
+}

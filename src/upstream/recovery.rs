@@ -1,0 +1,219 @@
+//! A stream that breaks after some of it was passed on: the rest is asked for with the partial answer and spliced on, or
+//! it begins anew, as settings and client want it; else its client is told that it broke.
+//!
+//! What was passed on is recorded as it passes, where the rest may be asked for; the record is bounded, and paid for out of
+//! `server.memory_max`. Each continuation is an attempt like any other: with a permit, backoff, and a count.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::exchange::{Flight, relay};
+use super::hold::Landed;
+use super::rest::{Outlet, Passed, Rest};
+use super::settings;
+use super::target::Target;
+use super::verdict::Verdict;
+use crate::answer::{Chunk, Head};
+use crate::call::{CallBody, MidStream};
+use crate::memory::Held;
+use crate::metrics::{MemoryKind, Repair};
+use crate::openai::Frame;
+use crate::openai::continuation::{Continuation, Events, Misfit, Partial, Splice, Style};
+use crate::time::{self, Duration};
+
+/// What was passed on of a stream, so that it can go on when it breaks.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// Where the stream came from.
+    target: Arc<Target>,
+    repair: Repair,
+    /// The request as its client sent it.
+    body: Bytes,
+    /// What was passed on, where the rest is to be asked for; `None`: it is not, or there was no memory for it.
+    partial: Option<Partial>,
+    /// Has what comes now fit to what was passed on before.
+    splice: Option<Splice>,
+    memory: Held,
+    counted: usize,
+}
+
+impl Record {
+    /// The record of a stream that can be asked for again; `None` where that would not be right, or is not wanted.
+    pub(super) fn of(flight: &Flight, head: &Head, target: &Arc<Target>) -> Option<Self> {
+        let CallBody::Whole(body) = &flight.call.body else { return None };
+        let repair = match flight.judge_broken(target) {
+            Verdict::Continue => Repair::Continue,
+            Verdict::Restart => Repair::Restart,
+            _ => return None,
+        };
+        (flight.call.stream && head.is_event_stream()).then(|| Self {
+            target: Arc::clone(target),
+            repair,
+            body: Bytes::clone(body),
+            partial: (repair == Repair::Continue).then(|| Partial::new(flight.call.route, flight.call.choices)),
+            splice: None,
+            memory: flight.shared.memory.share(MemoryKind::Flights),
+            counted: 0,
+        })
+    }
+
+    /// What to pass on for the next frame: itself, or whatever of it goes on where the stream broke.
+    pub(super) fn fit(&mut self, frame: Frame) -> Result<Events, Misfit> {
+        match &mut self.splice {
+            Some(splice) => splice.rewrite(frame),
+            None => Ok(Vec::new().into_iter().chain(Some(frame))),
+        }
+    }
+
+    /// Takes note of a frame that is passed on.
+    pub(super) fn note(&mut self, frame: &Frame) {
+        let Some(partial) = &mut self.partial else { return };
+        partial.observe(frame);
+        let more = partial.bytes().saturating_sub(self.counted);
+        self.counted += more;
+        if more > 0 && self.memory.grow(u64::try_from(more).unwrap_or(u64::MAX)).is_err() {
+            self.partial = None;
+            self.memory.clear();
+        }
+    }
+}
+
+impl Flight {
+    /// What its client gets whose stream breaks: its own word, else the operator's. Only who asks for it has its stream
+    /// begin anew, since it has to throw away what it had.
+    pub(super) fn mid_stream(&self) -> MidStream {
+        match (self.call.mid_stream, self.shared.recovery().mid_stream) {
+            (Some(wanted), _) => wanted,
+            (None, MidStream::Continue) => MidStream::Continue,
+            (None, MidStream::Error | MidStream::Restart) => MidStream::Error,
+        }
+    }
+
+    /// Passes a stream on, and has it go on when it breaks, as often as the call may be sent.
+    pub(super) async fn relay_and_recover(
+        mut self,
+        first: Vec<Frame>,
+        rest: Box<Rest>,
+        mut record: Record,
+        outlet: &Outlet,
+    ) -> Passed {
+        let mut passed = relay(first, rest, Some(&mut record), outlet).await;
+        while let Passed::Broken(_) = passed {
+            let repair = record.repair;
+            let Some((first, rest)) = self.recover(&mut record, outlet).await else {
+                self.shared.metrics.recovered(repair, false);
+                break;
+            };
+            self.trace.note(|facts| facts.recovered += 1);
+            passed = relay(first, rest, Some(&mut record), outlet).await;
+            match passed {
+                Passed::Whole => self.shared.metrics.recovered(repair, true),
+                Passed::Misfit(misfit) => {
+                    self.shared.metrics.recovered(repair, false);
+                    self.warn(misfit.as_str());
+                }
+                Passed::Broken(_) | Passed::Nobody => {}
+            }
+        }
+        passed
+    }
+
+    /// The beginning of what is missing of a stream, once it has come; `None`: it cannot be had.
+    async fn recover(&mut self, record: &mut Record, outlet: &Outlet) -> Option<(Vec<Frame>, Box<Rest>)> {
+        if self.attempts >= self.shared.retry().attempts_max.get() {
+            self.warn("it was sent as often as it may be (retry.attempts_max)");
+            return None;
+        }
+        self.ask_for_the_rest(record)?;
+        // Waiting begins anew: it has a clock of its own, which stood still while the stream came.
+        let patience = self.call.deadline.saturating_duration_since(self.call.received);
+        self.place.renew(time::now() + patience);
+        let pause = self.back_off(None, patience)?;
+        tracing::info!(
+            request_id = %self.call.id,
+            upstream = &*record.target.name,
+            how = record.repair.as_str(),
+            attempts = self.attempts,
+            "a stream broke after some of it was passed on, and is asked for again"
+        );
+        let landed = self.land_in_company(pause, outlet).await?;
+        let (Landed::Begun(head, first, rest), target) = landed else {
+            self.warn("there is no stream to go on with");
+            return None;
+        };
+        if !head.is_event_stream() {
+            self.warn("what came is no stream");
+            return None;
+        }
+        record.target = target;
+        if record.repair == Repair::Restart {
+            self.shared.metrics.duplicate_sent();
+            let comment = format!(": restarted attempt={}\n", self.attempts);
+            outlet.chunks.send(Chunk::Data(comment.into())).await.ok()?;
+        }
+        Some((first, rest))
+    }
+
+    /// Has the next attempts ask for what is missing, where it can be had.
+    fn ask_for_the_rest(&mut self, record: &mut Record) -> Option<()> {
+        if record.repair == Repair::Restart {
+            return Some(());
+        }
+        let Some(partial) = &record.partial else {
+            self.warn("there was no memory to record what was passed on (server.memory_max)");
+            return None;
+        };
+        let style = self.shared.continuation(&record.target, self.call.model.as_deref());
+        let Continuation { body, splice } = match partial.request(&record.body, style.and_then(style_of)) {
+            Ok(continuation) => continuation,
+            Err(unfit) => {
+                self.warn(unfit.as_str());
+                return None;
+            }
+        };
+        if let Some(style) = style.filter(|_| !partial.is_blank()) {
+            self.place.only(self.shared.continuing(style));
+        }
+        let Ok(body) = self.shared.memory.pay(MemoryKind::Bodies, body) else {
+            self.warn("there is no memory to ask for the rest (server.memory_max)");
+            return None;
+        };
+        self.call.body = CallBody::Whole(body);
+        record.splice = Some(splice);
+        Some(())
+    }
+
+    /// Lands again, after a pause, while the client hears that somebody is still working on it.
+    async fn land_in_company(&mut self, pause: Duration, outlet: &Outlet) -> Option<(Landed, Arc<Target>)> {
+        let (company, attempts) = (self.call.company, self.attempts + 1);
+        let mut landing = pin!(async {
+            self.trace.note(|facts| facts.backed_off += pause);
+            tokio::time::sleep(pause).await;
+            self.land().await
+        });
+        loop {
+            tokio::select! {
+                biased;
+                landed = &mut landing => return landed.ok(),
+                () = tokio::time::sleep(company.unwrap_or(Duration::MAX)), if company.is_some() => {}
+            }
+            // Only whole events were passed on, so a comment can stand here.
+            let comment = format!(": waiting attempt={attempts}\n");
+            outlet.chunks.send(Chunk::Data(comment.into())).await.ok()?;
+        }
+    }
+
+    fn warn(&self, why: &str) {
+        tracing::warn!(request_id = %self.call.id, why, "a stream broke after some of it was passed on, and cannot go on");
+    }
+}
+
+fn style_of(manner: settings::Continuation) -> Option<Style> {
+    match manner {
+        settings::Continuation::Off => None,
+        settings::Continuation::Vllm => Some(Style::Vllm),
+        settings::Continuation::Prefix => Some(Style::Prefix),
+    }
+}

@@ -1,0 +1,236 @@
+//! A stream that breaks after some of it was passed on: it is told, or it goes on, as operator and client want it.
+
+use tidegate::upstream::settings::{Continuation, Holdback, MidStream};
+
+use crate::support::client::post_to;
+use crate::support::proxy::{Builder, before};
+use crate::support::upstream::{STREAM, answer, chunk, event, finish};
+use crate::support::wire::Request;
+use crate::support::{Step, Upstream, ms, post, proxy};
+
+use Step::{Fin, Read, Reset, Send, Stall};
+
+const STREAMED: &str =
+    r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}],"seed":12345678901234567890}"#;
+
+fn role() -> String {
+    chunk("data: {\"id\":\"first\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n")
+}
+
+fn said(id: &str, content: &str) -> String {
+    chunk(&format!(
+        "data: {{\"id\":\"{id}\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}}}}]}}\n\n"
+    ))
+}
+
+fn stream(parts: &[String]) -> Step {
+    Send(format!("{STREAM}{}", parts.concat()).into_bytes())
+}
+
+fn continuing(upstream: &Upstream, manner: Continuation) -> Builder {
+    proxy(upstream)
+        .provider(|provider| provider.continuation = manner)
+        .set(|settings| {
+            settings.recovery.mid_stream = MidStream::Continue;
+            settings.retry.base = ms(10);
+        })
+}
+
+/// The text of a chat stream.
+fn text(stream: &str) -> String {
+    let events = stream.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+    let read = |data| serde_json::from_str::<serde_json::Value>(data).expect("JSON");
+    events.filter_map(|data| read(data)["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
+}
+
+fn json(request: &Request) -> serde_json::Value {
+    serde_json::from_slice(&request.body).expect("JSON")
+}
+
+#[tokio::test]
+async fn stream_that_breaks_is_continued_where_it_broke() {
+    for end in [Reset, Fin] {
+        let upstream = Upstream::start().await;
+        let proxy = continuing(&upstream, Continuation::Vllm).start().await;
+        let rest = [role(), said("second", "lo "), said("second", "world"), finish()];
+        let mut upstream = upstream.script([
+            vec![Read, stream(&[role(), said("first", "Hel")]), end],
+            vec![Read, stream(&rest), Stall],
+        ]);
+        let seen = proxy.client().await.ask(post(STREAMED)).await;
+        assert_eq!((seen.status(), text(&seen.text()).as_str()), (200, "Hello world"));
+        assert!(seen.text().ends_with("data: [DONE]\n\n") && !seen.text().contains("second"), "{}", seen.text());
+        assert_eq!(seen.text().matches("\"role\"").count(), 1);
+        assert_eq!(upstream.request().await.body, STREAMED.as_bytes());
+        let asked = upstream.request().await;
+        let last = serde_json::json!({ "role": "assistant", "content": "Hel" });
+        assert_eq!(json(&asked)["messages"][1], last);
+        assert_eq!((&json(&asked)["continue_final_message"], &json(&asked)["add_generation_prompt"]), (&true.into(), &false.into()));
+        assert!(String::from_utf8_lossy(&asked.body).contains("\"seed\":12345678901234567890"));
+        proxy.until_metric("tidegate_recoveries_total{how=\"continue\",result=\"ok\"}", 1.0).await;
+        proxy.until_metric("tidegate_disconnects_total{phase=\"mid_stream\",upstream=\"default\"}", 1.0).await;
+        proxy.until_metric("tidegate_calls_total{outcome=\"ok\",priority=\"normal\",route=\"chat_completions\"}", 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn continuation_that_breaks_is_continued() {
+    let upstream = Upstream::start().await;
+    let proxy = continuing(&upstream, Continuation::Prefix).start().await;
+    let mut upstream = upstream.script([
+        vec![Read, stream(&[role(), said("a", "one ")]), Reset],
+        vec![Read, Reset],
+        vec![Read, stream(&[role(), said("b", "two ")]), Fin],
+        vec![Read, stream(&[said("c", "three"), finish()]), Stall],
+    ]);
+    let seen = proxy.client().await.ask(post(STREAMED)).await;
+    assert_eq!(text(&seen.text()), "one two three");
+    let bodies: Vec<_> = [upstream.request().await, upstream.request().await, upstream.request().await, upstream.request().await]
+        .iter()
+        .map(|request| json(request)["messages"][1].clone())
+        .collect();
+    assert_eq!(bodies[0], serde_json::Value::Null);
+    assert_eq!((bodies[1]["content"].as_str(), &bodies[1]["prefix"]), (Some("one"), &true.into()));
+    assert_eq!(bodies[1], bodies[2]);
+    assert_eq!(bodies[3]["content"], "one two");
+    assert_eq!(upstream.unseen(), 0);
+}
+
+#[tokio::test]
+async fn stream_that_cannot_be_continued_ends_with_an_error() {
+    let broken = || vec![Read, stream(&[role(), said("a", "Hel")]), Reset];
+    let refused = || vec![Read, Send(answer("400 Bad Request", "Content-Type: application/json\r\n", "{}")), Stall];
+    for (story, manner, then, requests) in [
+        ("the provider cannot", Continuation::Off, refused(), 1),
+        ("the provider says it cannot", Continuation::Vllm, refused(), 2),
+        ("the provider does something else", Continuation::Vllm, vec![Read, Send(answer("200 OK", "", "{}")), Stall], 2),
+    ] {
+        let upstream = Upstream::start().await;
+        let proxy = continuing(&upstream, manner).start().await;
+        let mut upstream = upstream.script([broken(), then]);
+        let seen = proxy.client().await.ask(post(STREAMED)).await;
+        assert!(seen.text().contains("\"code\":\"upstream_disconnected\""), "{story}: {}", seen.text());
+        assert!(!seen.text().contains("[DONE]") && !seen.text().contains("\"stop\""), "{story}");
+        assert_eq!(upstream.unseen(), requests, "{story}");
+        proxy.until_metric("tidegate_recoveries_total{how=\"continue\",result=\"failed\"}", 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn stream_of_which_nothing_was_said_is_asked_for_again_of_any_provider() {
+    let upstream = Upstream::start().await;
+    let proxy = continuing(&upstream, Continuation::Off).start().await;
+    let rest = [role().replace("first", "other"), said("other", "all"), finish()];
+    let mut upstream = upstream.script([vec![Read, stream(&[role()]), Reset], vec![Read, stream(&rest), Stall]]);
+    let seen = proxy.client().await.ask(post(STREAMED)).await;
+    assert_eq!((text(&seen.text()).as_str(), seen.text().matches("role").count()), ("all", 1), "{}", seen.text());
+    assert!(!seen.text().contains("other"), "{}", seen.text());
+    assert_eq!(upstream.request().await.body, upstream.request().await.body);
+}
+
+#[tokio::test]
+async fn calls_that_are_sent_once_are_not_continued() {
+    for (story, setting) in [("an agent", true), ("retry.on_disconnect = false", false)] {
+        let upstream = Upstream::start().await;
+        let builder = continuing(&upstream, Continuation::Vllm);
+        let proxy = match setting {
+            true => builder.provider(|provider| provider.kind = tidegate::upstream::settings::Kind::Agent),
+            false => builder.set(|settings| settings.retry.on_disconnect = false),
+        };
+        let proxy = proxy.start().await;
+        let mut upstream = upstream.script([vec![Read, stream(&[said("a", "Hel")]), Reset]]);
+        let seen = proxy.client().await.ask(post(STREAMED)).await;
+        assert!(seen.text().contains("upstream_disconnected"), "{story}: {}", seen.text());
+        assert_eq!(upstream.unseen(), 1, "{story}");
+    }
+}
+
+/// A client that asks for it knows that another `id` means another answer, and throws away what it had.
+#[tokio::test]
+async fn stream_begins_anew_for_who_asks_for_that() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).set(|settings| settings.retry.base = ms(10)).start().await;
+    let mut upstream = upstream.script([
+        vec![Read, stream(&[said("first", "Hel")]), Reset],
+        vec![Read, stream(&[said("second", "Good day"), finish()]), Stall],
+    ]);
+    let call = post_to("/v1/chat/completions", "x-tidegate-mid-stream: restart\r\n", STREAMED);
+    let seen = proxy.client().await.ask(call).await;
+    let (before, after) = seen.text().split_once(": restarted attempt=2\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert_eq!((text(&before).as_str(), text(&after).as_str()), ("Hel", "Good day"));
+    assert!(after.contains("second") && after.ends_with("data: [DONE]\n\n"));
+    assert_eq!(upstream.request().await.body, upstream.request().await.body);
+    proxy.until_metric("tidegate_duplicates_sent_total", 1.0).await;
+}
+
+#[tokio::test]
+async fn client_has_the_last_word_on_its_own_stream() {
+    let upstream = Upstream::start().await;
+    let proxy = continuing(&upstream, Continuation::Vllm).start().await;
+    let mut upstream = upstream.script([vec![Read, stream(&[said("a", "Hel")]), Reset]]);
+    let call = post_to("/v1/chat/completions", "x-tidegate-mid-stream: error\r\n", STREAMED);
+    let seen = proxy.client().await.ask(call).await;
+    assert!(seen.text().contains("upstream_disconnected"));
+    assert_eq!(upstream.unseen(), 1);
+    let call = post_to("/v1/chat/completions", "x-tidegate-mid-stream: again\r\n", STREAMED);
+    let refused = proxy.client().await.ask(call).await;
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().contains("x-tidegate-mid-stream") && refused.text().contains("error, continue or restart"));
+}
+
+#[tokio::test]
+async fn client_is_kept_company_while_the_rest_is_waited_for() {
+    let upstream = Upstream::start().await;
+    let proxy = continuing(&upstream, Continuation::Vllm)
+        .set(|settings| settings.admission.keepalive_after = Some(ms(50)))
+        .concurrency(1)
+        .provider(|provider| provider.limits.slot_release_delay_aborted = ms(300))
+        .start()
+        .await;
+    let _upstream = upstream.script([
+        vec![Read, stream(&[said("a", "Hel")]), Reset],
+        vec![Read, stream(&[said("b", "lo"), finish()]), Stall],
+    ]);
+    let seen = proxy.client().await.ask(post(STREAMED)).await;
+    let comments = seen.text().matches(": waiting attempt=2\n").count();
+    assert!((2..8).contains(&comments), "{comments}: {}", seen.text());
+    assert_eq!(text(&seen.text()), "Hello");
+}
+
+#[tokio::test]
+async fn what_breaks_while_it_is_held_back_is_retried_and_the_client_notices_nothing() {
+    let tokens = Holdback::Tokens(3.try_into().unwrap());
+    for (story, holdback, said_before) in [
+        ("tokens", tokens, vec![role(), event("x"), event("y")]),
+        ("time", Holdback::Time(ms(60_000)), vec![role(), event("x"), event("y"), event("z"), event("w")]),
+    ] {
+        let upstream = Upstream::start().await;
+        let proxy = before(&upstream.base_url())
+            .set(|settings| {
+                settings.recovery.holdback = holdback;
+                settings.retry.base = ms(10);
+            })
+            .start()
+            .await;
+        let mut upstream = upstream.script([
+            vec![Read, stream(&said_before), Reset],
+            vec![Read, stream(&[event("a"), event("b"), finish()]), Stall],
+        ]);
+        let seen = proxy.client().await.ask(post(STREAMED)).await;
+        assert_eq!((text(&seen.text()).as_str(), seen.head.fields("x-tidegate-attempts")), ("ab", vec!["2".to_owned()]), "{story}");
+        assert_eq!(upstream.unseen(), 2, "{story}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_held_back_than_the_settings_say() {
+    for holdback in [Holdback::FirstEvent, Holdback::Tokens(1.try_into().unwrap()), Holdback::Time(ms(50))] {
+        let upstream = Upstream::start().await;
+        let proxy = proxy(&upstream).set(|settings| settings.recovery.holdback = holdback).start().await;
+        let _upstream = upstream.script([vec![Read, stream(&[event("a"), event("b")]), Stall]]);
+        let mut client = proxy.client().await;
+        client.send(post(STREAMED)).await;
+        client.head().await;
+        assert!(client.event().await.is_some_and(|event| event.contains("\"a\"")), "{holdback:?}");
+    }
+}
