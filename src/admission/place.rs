@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::line::Told;
 use super::{Estimate, Permit, Refusal, Shared};
 use crate::answer::{Outlook, Standing};
-use crate::ids::{CallId, ClientId, KeyId};
+use crate::ids::{CallId, ClientId, KeyId, LaneId};
 use crate::time::{self, Instant};
 use crate::units::Priority;
 
@@ -56,6 +56,15 @@ impl Demand {
     }
 }
 
+/// What an attempt failed of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The upstream: its other keys would not help.
+    Upstream,
+    /// Only the key that the attempt went with.
+    Key,
+}
+
 /// A call's place in the order of arrival.
 #[derive(Debug)]
 pub struct Place {
@@ -66,22 +75,26 @@ pub struct Place {
     /// Whether it was in line before: then `queue_max` no longer turns it away.
     admitted: bool,
     failures: u32,
+    /// Where its attempts have failed.
+    avoids: Avoids,
 }
 
 impl Place {
     pub(super) fn new(shared: Arc<Shared>, demand: Demand) -> Self {
         let arrival = Arc::new(AtomicU64::new(shared.arrive()));
-        Self { shared, demand, arrival, admitted: false, failures: 0 }
+        Self { shared, demand, arrival, admitted: false, failures: 0, avoids: Avoids::default() }
     }
 
-    /// Waits for a permit, for each attempt one. Dropping the future leaves the line at once and costs nothing.
+    /// Waits for a permit, for each attempt one. Dropping the future leaves the line at once and costs nothing. Of the
+    /// lanes that have one at once those are preferred on which the call has not failed.
     ///
     /// # Errors
     /// When the call cannot wait, its turn cannot come in time, it has waited until its deadline, or nobody serves it.
     pub async fn permit(&mut self) -> Result<Permit, Refusal> {
         let came = time::now();
         let (shared, arrival) = (&self.shared, self.arrival.load(Ordering::Relaxed));
-        let asked = shared.with(|state, now| state.ask(shared, now, &self.demand, arrival, self.admitted));
+        let asked =
+            shared.with(|state, now| state.ask(shared, now, (&self.demand, &self.avoids), arrival, self.admitted));
         self.admitted = true;
         let mut told = match asked? {
             Asked::Granted(permit) => return Ok(permit),
@@ -111,8 +124,22 @@ impl Place {
         self.shared.state.lock().standing_of(time::now(), &self.demand)
     }
 
-    /// An attempt has failed and another one will follow.
-    pub fn failed(&mut self) {
+    /// A permit on a lane where the call has not failed yet (of another upstream, or another key), if one is free at once
+    /// and nobody waits for it. Never waits.
+    #[must_use]
+    pub fn elsewhere(&mut self) -> Option<Permit> {
+        let shared = &self.shared;
+        shared.with(|state, now| state.elsewhere(shared, now, &self.demand, &self.avoids))
+    }
+
+    /// Waiting begins anew, until another deadline: for the rest of a stream that broke.
+    pub fn renew(&mut self, deadline: Instant) {
+        self.demand.deadline = deadline;
+    }
+
+    /// An attempt has failed on this lane, and another one will follow.
+    pub fn failed(&mut self, lane: &LaneId, blame: Blame) {
+        self.avoids.add(lane, blame);
         self.failures += 1;
         if self.failures > FAILURES_FORGIVEN {
             self.arrival.store(self.shared.arrive(), Ordering::Relaxed);
@@ -123,6 +150,32 @@ impl Place {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.demand.deadline
+    }
+}
+
+/// The lanes on which a call has failed.
+#[derive(Debug, Default)]
+pub(super) struct Avoids(Vec<(LaneId, Blame)>);
+
+impl Avoids {
+    fn add(&mut self, lane: &LaneId, blame: Blame) {
+        match self.0.iter_mut().find(|(known, _)| known == lane) {
+            Some((_, known)) if blame == Blame::Upstream => *known = blame,
+            Some(_) => {}
+            None => self.0.push((lane.clone(), blame)),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a call has failed on a lane. One that all keys share is the lane of each.
+    pub(super) fn has(&self, lane: &LaneId) -> bool {
+        self.0.iter().any(|(failed, blame)| {
+            let is_key = failed.key == lane.key || lane.key == KeyId::ALL;
+            failed.upstream == lane.upstream && (*blame == Blame::Upstream || is_key)
+        })
     }
 }
 

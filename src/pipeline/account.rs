@@ -149,7 +149,9 @@ impl Observer for Account {
             }
             Ending::Truncated(cut) => {
                 if cut == Cut::Disconnected {
-                    open.metrics.disconnect(DisconnectPhase::MidStream);
+                    let switched = open.status == Some(StatusCode::SWITCHING_PROTOCOLS);
+                    let phase = if switched { DisconnectPhase::WebSocket } else { DisconnectPhase::MidStream };
+                    open.metrics.disconnect(open.trace.facts().upstream.as_deref(), phase);
                 }
                 open.close(Outcome::Broken, Some(cut.as_str()));
             }
@@ -169,8 +171,9 @@ impl Drop for Account {
 
 impl Open {
     fn client_gone(self) {
-        if self.trace.facts().verdict.is_none() {
-            self.metrics.disconnect(DisconnectPhase::Client);
+        let facts = self.trace.facts();
+        if facts.verdict.is_none() {
+            self.metrics.disconnect(facts.upstream.as_deref(), DisconnectPhase::Client);
         }
         self.close(Outcome::ClientGone, None);
     }

@@ -20,9 +20,10 @@ use super::target::Target;
 use super::upgraded::switch;
 use super::verdict::{Happened, Rules, Verdict, judge};
 use super::{Failure, Shared};
-use crate::admission::{Permit, Place, Refusal};
+use crate::admission::{Blame, Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Cut, ERROR_MAX, ERROR_TIME, Head, Trace, Upgraded};
 use crate::call::{Call, CallBody, Upgrade};
+use crate::ids::LaneId;
 use crate::metrics;
 use crate::openai::{self, Complaint, Route};
 use crate::time::{self, Duration};
@@ -154,6 +155,7 @@ impl Flight {
             };
             self.attempts += 1;
             self.note_attempt(&permit);
+            let lane = permit.lane().clone();
             let mut counted = AttemptCount::begin(&target);
             let miss = match self.try_once(&target, permit).await {
                 Tried::Landed(landed) => {
@@ -163,9 +165,9 @@ impl Flight {
                 Tried::ClientLeft => return Err(Failure::ClientLeft),
                 Tried::Missed(miss) => miss,
             };
-            self.count_disconnect(miss.happened);
+            self.count_disconnect(&target, miss.happened);
             counted.verdict = metrics::Verdict::GiveUp;
-            let Some(pause) = self.pause_after(&miss) else { return self.give_up(Some(miss), None) };
+            let Some(pause) = self.pause_after(&lane, &miss) else { return self.give_up(Some(miss), None) };
             counted.verdict = metrics::Verdict::Retry;
             drop(counted);
             self.count_retry(&miss);
@@ -176,7 +178,7 @@ impl Flight {
     }
 
     /// How long to back off before the next attempt; `None` when there must be none.
-    fn pause_after(&mut self, miss: &Miss) -> Option<Duration> {
+    fn pause_after(&mut self, lane: &LaneId, miss: &Miss) -> Option<Duration> {
         if miss.verdict == Verdict::GiveUp {
             return None;
         }
@@ -190,7 +192,8 @@ impl Flight {
         if self.attempts >= retry.attempts_max.get() {
             return None;
         }
-        self.place.failed();
+        let blame = if miss.verdict == Verdict::Refused { Blame::Key } else { Blame::Upstream };
+        self.place.failed(lane, blame);
         let pause = match miss.verdict {
             Verdict::Refused if miss.waits_in_line => Duration::ZERO,
             Verdict::Refused | Verdict::Retry | Verdict::Deliver | Verdict::GiveUp => {

@@ -20,10 +20,10 @@ impl Flight {
         });
     }
 
-    pub(super) fn count_disconnect(&self, happened: Happened) {
+    pub(super) fn count_disconnect(&self, target: &Target, happened: Happened) {
         match happened {
-            Happened::Lost => self.shared.metrics.disconnect(DisconnectPhase::BeforeHead),
-            Happened::Cut => self.shared.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
+            Happened::Lost => target.metrics.disconnect(DisconnectPhase::BeforeHead),
+            Happened::Cut => target.metrics.disconnect(DisconnectPhase::BeforeFirstEvent),
             Happened::NotConnected | Happened::Untouched | Happened::NoFirstByte | Happened::Status { .. } => {}
         }
     }
