@@ -22,7 +22,8 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 use self::family::{By, By3, Catalogue, figure};
 pub use self::labels::{
-    BreakerState, Dimension, DisconnectPhase, Label, MemoryKind, Outcome, ReloadResult, RetryReason, TokenKind, Verdict,
+    BreakerState, Dimension, DisconnectPhase, Label, MemoryKind, Outcome, Recovery, RecoveryResult, ReloadResult,
+    RetryReason, TokenKind, Verdict,
 };
 use self::process::Process;
 pub use self::upstream::{KeyMetrics, UpstreamMetrics};
@@ -82,7 +83,8 @@ pub struct Metrics {
 
     retries: By<RetryReason, IntCounter>,
     duplicates_sent: IntCounter,
-    disconnects: By<DisconnectPhase, IntCounter>,
+    retries_delayed: IntCounter,
+    recoveries: By<Recovery, By<RecoveryResult, IntCounter>>,
 
     reloads: By<ReloadResult, IntCounter>,
     config_mistakes: IntGauge,
@@ -121,9 +123,13 @@ impl Metrics {
             ),
             all.gauges("tidegate_memory_bytes", "Memory held, by what it is held for.", &["kind"]),
         );
-        let (retries, disconnects, reloads) = (
+        let (retries, recoveries, reloads) = (
             all.counters("tidegate_retries_total", "Attempts repeated, by what went wrong before.", &["reason"]),
-            all.counters("tidegate_disconnects_total", "Connections lost, by when.", &["phase"]),
+            all.counters(
+                "tidegate_recoveries_total",
+                "Answers that broke off, by what was done about it and whether that brought the rest.",
+                &["how", "result"],
+            ),
             all.counters("tidegate_reloads_total", "Re-readings of the settings.", &["result"]),
         );
         Arc::new(Self {
@@ -153,7 +159,11 @@ impl Metrics {
                 "tidegate_duplicates_sent_total",
                 "Requests sent again although the provider may have answered the first, and may bill both.",
             ),
-            disconnects: By::new(|phase| disconnects.get_metric_with_label_values(&[phase])),
+            retries_delayed: all.counter(
+                "tidegate_retries_delayed_total",
+                "Retries that waited longer because too many calls are being retried (retry.budget).",
+            ),
+            recoveries: By::new(|how| Ok(By::new(|result| recoveries.get_metric_with_label_values(&[how, result])))),
             reloads: By::new(|result| reloads.get_metric_with_label_values(&[result])),
             config_mistakes: all.gauge("tidegate_config_mistakes", "Mistakes in the settings last read; 0: they hold."),
             config_last_reload: all.seconds_gauge(
@@ -258,9 +268,19 @@ impl Metrics {
         self.duplicates_sent.inc();
     }
 
-    /// A connection was lost.
-    pub fn disconnect(&self, phase: DisconnectPhase) {
-        self.disconnects.of(phase).inc();
+    /// A retry has to wait for the budget.
+    pub fn retry_delayed(&self) {
+        self.retries_delayed.inc();
+    }
+
+    /// An answer had broken off: whether that was made good.
+    pub fn recovered(&self, how: Recovery, ok: bool) {
+        self.recoveries.of(how).of(if ok { RecoveryResult::Ok } else { RecoveryResult::Failed }).inc();
+    }
+
+    /// A connection was lost; see also [`UpstreamMetrics::disconnect`]. `None`: before any attempt, by its client.
+    pub fn disconnect(&self, upstream: Option<&str>, phase: DisconnectPhase) {
+        self.upstreams.disconnect(upstream.unwrap_or_default(), phase).inc();
     }
 
     /// The settings were read anew, with this many mistakes; none: they hold from now on.

@@ -127,7 +127,11 @@ impl State {
             Some(_) | None => None,
         };
         whose.granted();
-        Ok(Permit::new(shared, known.next_id(), Held { lane, client, taken, own: of_own, key: known.id.key }))
+        Ok(Permit::new(
+            shared,
+            known.next_id(),
+            Held { lane, client, taken, own: of_own, key: known.id.key, pass: None, is_probe: false },
+        ))
     }
 
     /// The client's part of its own limits, for a call that is to wait in line, where the client wants to be refused

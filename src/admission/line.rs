@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::clients::ClientNumber;
 use super::fair::Tag;
 use super::ranked::Ranked;
+use super::ways::Wanted;
 use super::{Estimate, Permit, Refusal};
 use crate::ids::{CallId, KeyId};
 use crate::limits::Taken;
@@ -23,6 +24,7 @@ pub(super) struct Waiting {
     pub(super) id: CallId,
     pub(super) key: KeyId,
     pub(super) model: Option<Arc<str>>,
+    pub(super) only: Option<Arc<[Arc<str>]>>,
     pub(super) bytes: u64,
     pub(super) tokens: Estimate,
     pub(super) since: Instant,
@@ -30,6 +32,13 @@ pub(super) struct Waiting {
     /// What it has reserved of its client's own limits already, where those refuse at once.
     pub(super) own: Option<Taken>,
     pub(super) tell: oneshot::Sender<Told>,
+}
+
+impl Waiting {
+    /// What it asks of whoever is to serve it.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted { model: self.model.as_deref(), key: self.key, only: self.only.as_deref() }
+    }
 }
 
 /// Whose turn it is: the smallest first.

@@ -16,6 +16,7 @@
 //! gets less than its floor; the cost of a decision does not depend on how many wait. This room never speaks to an
 //! upstream and knows no transport.
 
+mod caution;
 mod clients;
 mod dispatch;
 mod estimate;
@@ -46,10 +47,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use self::caution::Caution;
 pub use self::clients::ClientQuota;
 pub use self::estimate::Estimate;
 pub use self::permit::Permit;
-pub use self::place::{Demand, Place};
+pub use self::place::{Blame, Demand, Place};
 pub use self::refusal::{Full, Refusal};
 pub use self::state::Bounds;
 use self::state::State;
@@ -140,6 +142,11 @@ impl Admission {
     /// spent; who waits for a model that nobody serves any more is refused.
     pub fn reconfigure(&self, ways: Vec<Way>, clients: Vec<ClientQuota>, bounds: Bounds) {
         self.0.with(|state, now| state.reconfigure(&self.0, now, ways, clients, bounds));
+    }
+
+    /// Other settings of how failing upstreams are treated, from the next outcome on. What was counted stays.
+    pub fn set_caution(&self, caution: Caution) {
+        self.0.with(|state, _| state.caution = caution);
     }
 
     /// A place for a call that is to go upstream. It costs nothing and is not yet in line.

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Shared;
 use super::clients::ClientNumber;
 use crate::answer::Standing;
+use crate::breaker::Pass;
 use crate::ids::{KeyId, LaneId};
 use crate::limits::Taken;
 use crate::limits::journal::Entry;
@@ -34,6 +35,9 @@ pub(super) struct Held {
     pub(super) own: Option<Taken>,
     /// The key of the lane, as the journal knows it.
     pub(super) key: KeyId,
+    /// Of the upstream's breaker, until it is known what comes of it.
+    pub(super) pass: Option<Pass>,
+    pub(super) is_probe: bool,
 }
 
 /// The right to send one request on one lane now. It holds a request of the window and of the day, its tokens and a slot,
@@ -151,6 +155,47 @@ impl Permit {
         let (until, learned) = self.shared.with(|state, now| state.refused(&self.shared, now, held, signal))?;
         self.remember(held, Some(learned));
         Some(until)
+    }
+
+    /// The upstream has answered properly, whatever it said; a refusal is an answer. Its breaker counts from zero again,
+    /// and who probed lets the next ones go. Once for a permit: what is told later changes nothing.
+    ///
+    /// A permit that is dropped without this and without [`Permit::failed`] says nothing of the upstream: the place of a
+    /// probe is free for the next. One of a request that the provider does not count says nothing in any case.
+    pub fn answered(&mut self) {
+        if let Some(held) = &mut self.held {
+            self.shared.with(|state, now| state.answered(&self.shared, now, held));
+        }
+    }
+
+    /// The upstream has failed the request: a 5xx, no connection, a reset, a cut, a time-out; never a mistake of ours or of
+    /// the client. Its breaker counts that. Once for a permit, as [`Permit::answered`].
+    ///
+    /// Says whether the attempt was a probe, as [`Permit::is_probe`]: it was made for everybody, and does not count
+    /// against its call.
+    pub fn failed(&mut self) -> bool {
+        let is_probe = self.is_probe();
+        if let Some(held) = &mut self.held {
+            self.shared.with(|state, now| state.failed(&self.shared, now, held));
+        }
+        is_probe
+    }
+
+    /// The connection was reset, or ended, before the head of the answer (1006), and was not dead before. Besides
+    /// [`Permit::failed`], before or after it: some providers do so instead of refusing. Says until when nobody goes on its
+    /// lane, if this was taken for a refusal; else it is a fault.
+    pub fn lost(&mut self) -> Option<Instant> {
+        let held = self.held.as_deref()?;
+        let (until, learned) = self.shared.with(|state, now| state.lost(&self.shared, now, held))?;
+        self.remember(held, Some(learned));
+        Some(until)
+    }
+
+    /// Whether everybody waits for what comes of it: it is the first after its upstream's breaker was open, or after a
+    /// cooldown.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_probe)
     }
 
     /// What the headers of an answer tell that is no refusal.

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::oneshot;
 
 use super::line::Told;
+use super::ways::Wanted;
 use super::{Estimate, Permit, Refusal, Shared};
 use crate::answer::{Outlook, Standing};
-use crate::ids::{CallId, ClientId, KeyId};
+use crate::ids::{CallId, ClientId, KeyId, LaneId};
 use crate::time::{self, Instant};
 use crate::units::Priority;
 
@@ -28,6 +29,8 @@ pub struct Demand {
     pub priority: Priority,
     /// The model it names; chooses the upstream.
     pub model: Option<Arc<str>>,
+    /// The only upstreams that will do, if not every one that serves the model.
+    pub only: Option<Arc<[Arc<str>]>>,
     /// Bytes its body holds while it waits.
     pub bytes: u64,
     /// The tokens it is expected to use at the most, prompt and answer together: reserved, and settled by its usage.
@@ -48,11 +51,28 @@ impl Demand {
             key: KeyId::PASS_THROUGH,
             priority,
             model: None,
+            only: None,
             bytes: 0,
             tokens: Estimate::known(0),
             deadline,
             exempt: false,
         }
+    }
+}
+
+/// What an attempt failed of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The upstream: its other keys would not help.
+    Upstream,
+    /// Only the key that the attempt went with.
+    Key,
+}
+
+impl Demand {
+    /// What it asks of whoever is to serve it.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted { model: self.model.as_deref(), key: self.key, only: self.only.as_deref() }
     }
 }
 
@@ -66,22 +86,26 @@ pub struct Place {
     /// Whether it was in line before: then `queue_max` no longer turns it away.
     admitted: bool,
     failures: u32,
+    /// Where its attempts have failed.
+    avoids: Avoids,
 }
 
 impl Place {
     pub(super) fn new(shared: Arc<Shared>, demand: Demand) -> Self {
         let arrival = Arc::new(AtomicU64::new(shared.arrive()));
-        Self { shared, demand, arrival, admitted: false, failures: 0 }
+        Self { shared, demand, arrival, admitted: false, failures: 0, avoids: Avoids::default() }
     }
 
-    /// Waits for a permit, for each attempt one. Dropping the future leaves the line at once and costs nothing.
+    /// Waits for a permit, for each attempt one. Dropping the future leaves the line at once and costs nothing. Of the
+    /// lanes that have one at once those are preferred on which the call has not failed.
     ///
     /// # Errors
     /// When the call cannot wait, its turn cannot come in time, it has waited until its deadline, or nobody serves it.
     pub async fn permit(&mut self) -> Result<Permit, Refusal> {
         let came = time::now();
         let (shared, arrival) = (&self.shared, self.arrival.load(Ordering::Relaxed));
-        let asked = shared.with(|state, now| state.ask(shared, now, &self.demand, arrival, self.admitted));
+        let asked =
+            shared.with(|state, now| state.ask(shared, now, (&self.demand, &self.avoids), arrival, self.admitted));
         self.admitted = true;
         let mut told = match asked? {
             Asked::Granted(permit) => return Ok(permit),
@@ -111,8 +135,27 @@ impl Place {
         self.shared.state.lock().standing_of(time::now(), &self.demand)
     }
 
-    /// An attempt has failed and another one will follow.
-    pub fn failed(&mut self) {
+    /// A permit on a lane where the call has not failed yet (of another upstream, or another key), if one is free at once
+    /// and nobody waits for it. Never waits.
+    #[must_use]
+    pub fn elsewhere(&mut self) -> Option<Permit> {
+        let shared = &self.shared;
+        shared.with(|state, now| state.elsewhere(shared, now, &self.demand, &self.avoids))
+    }
+
+    /// Waiting begins anew, until another deadline: for the rest of a stream that broke.
+    pub fn renew(&mut self, deadline: Instant) {
+        self.demand.deadline = deadline;
+    }
+
+    /// From now on only these upstreams will do: others cannot go on with an answer that was begun.
+    pub fn only(&mut self, upstreams: Vec<Arc<str>>) {
+        self.demand.only = Some(upstreams.into());
+    }
+
+    /// An attempt has failed on this lane, and another one will follow.
+    pub fn failed(&mut self, lane: &LaneId, blame: Blame) {
+        self.avoids.add(lane, blame);
         self.failures += 1;
         if self.failures > FAILURES_FORGIVEN {
             self.arrival.store(self.shared.arrive(), Ordering::Relaxed);
@@ -123,6 +166,32 @@ impl Place {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.demand.deadline
+    }
+}
+
+/// The lanes on which a call has failed.
+#[derive(Debug, Default)]
+pub(super) struct Avoids(Vec<(LaneId, Blame)>);
+
+impl Avoids {
+    fn add(&mut self, lane: &LaneId, blame: Blame) {
+        match self.0.iter_mut().find(|(known, _)| known == lane) {
+            Some((_, known)) if blame == Blame::Upstream => *known = blame,
+            Some(_) => {}
+            None => self.0.push((lane.clone(), blame)),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a call has failed on a lane. One that all keys share is the lane of each.
+    pub(super) fn has(&self, lane: &LaneId) -> bool {
+        self.0.iter().any(|(failed, blame)| {
+            let is_key = failed.key == lane.key || lane.key == KeyId::ALL;
+            failed.upstream == lane.upstream && (*blame == Blame::Upstream || is_key)
+        })
     }
 }
 

@@ -123,7 +123,7 @@ impl State {
 
     /// The same for a call that has no permit.
     pub(super) fn standing_of(&mut self, now: Instant, demand: &Demand) -> (Option<Standing>, Option<Standing>) {
-        let lanes = self.ways.serving(&mut self.lanes, now, demand.model.as_deref(), demand.key);
+        let lanes = self.ways.serving(&mut self.lanes, now, demand.wanted());
         let client = self.clients.key_of(&demand.client);
         self.standing(now, client, lanes.ok().and_then(|lanes| lanes.first().copied()))
     }

@@ -1,5 +1,6 @@
 //! All lanes, all lines, all clients: what changes, and what follows from it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use super::clients::{ClientNumber, ClientQuota, Clients};
 use super::floors::Shares;
 use super::lane::Lane;
 use super::line::{Line, Waiting};
-use super::place::Asked;
+use super::place::{Asked, Avoids};
 use super::settings::OnLimit;
 use super::timers::Timers;
 use super::ways::Ways;
-use super::{Demand, Full, Permit, Refusal, Shared, Snapshot, Way};
+use super::{Caution, Demand, Full, Permit, Refusal, Shared, Snapshot, Way};
 use crate::limits::journal::Recovered;
 use crate::limits::{Ask, Backlog, Taken};
 use crate::time::{Duration, Instant};
@@ -43,6 +44,7 @@ pub(super) struct Spot {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) bounds: Bounds,
+    pub(super) caution: Caution,
     pub(super) ways: Ways,
     pub(super) lanes: Slab<Lane>,
     /// None is empty.
@@ -66,6 +68,7 @@ impl State {
     pub(super) fn new(bounds: Bounds, recovered: Recovered) -> Self {
         Self {
             bounds,
+            caution: Caution::default(),
             ways: Ways::remembering(recovered),
             lanes: Slab::new(),
             lines: Slab::new(),
@@ -98,7 +101,7 @@ impl State {
                 self.turn_away(now, client, waiting, refusal);
                 continue;
             }
-            match self.ways.serving(&mut self.lanes, now, waiting.model.as_deref(), waiting.key) {
+            match self.ways.serving(&mut self.lanes, now, waiting.wanted()) {
                 Ok(lanes) => self.insert(lanes, class, client, arrival, waiting),
                 Err(refusal) => self.turn_away(now, client, waiting, refusal),
             }
@@ -118,7 +121,7 @@ impl State {
         &mut self,
         shared: &Arc<Shared>,
         now: Instant,
-        demand: &Demand,
+        (demand, avoids): (&Demand, &Avoids),
         arrival: u64,
         admitted: bool,
     ) -> Result<Asked, Refusal> {
@@ -130,11 +133,12 @@ impl State {
         if self.closed {
             return Err(Refusal::ShuttingDown);
         }
-        let lanes = self.ways.serving(&mut self.lanes, now, model, demand.key)?;
+        let lanes = self.ways.serving(&mut self.lanes, now, demand.wanted())?;
         let client = self.clients.key_of(&demand.client);
         let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
         let is_first = !self.has_waiting(&lanes, client, demand.priority);
-        if is_first && let Some(permit) = self.take_if_idle(shared, now, &lanes, client, ask) {
+        let preferred = self.preferred(&lanes, avoids);
+        if is_first && let Some(permit) = self.take_if_idle(shared, now, &preferred, client, ask) {
             return Ok(Asked::Granted(permit));
         }
         let own = self.reserve_own(now, client, ask)?;
@@ -148,6 +152,7 @@ impl State {
             id: demand.id,
             key: demand.key,
             model: demand.model.clone(),
+            only: demand.only.clone(),
             bytes: demand.bytes,
             tokens: demand.tokens.clone(),
             since: now,
@@ -155,17 +160,46 @@ impl State {
             own,
             tell,
         };
-        self.insert(lanes.clone(), demand.priority, client, arrival, waiting);
+        let preferred = preferred.into_owned();
+        self.insert(lanes, demand.priority, client, arrival, waiting);
         if needs_own && self.has_one_waiting(client) {
             self.park_if_over(now, client, ask);
         } else if is_first {
             // It may need less than the one for which its client stands aside.
             self.unpark(shared, now, client);
         }
-        for lane in lanes {
+        for lane in preferred {
             self.dispatch(shared, now, lane, Backlog::Waiting);
         }
         Ok(Asked::InLine(told))
+    }
+
+    /// The same lanes, last those on which the call has failed.
+    fn preferred<'a>(&self, lanes: &'a [usize], avoids: &Avoids) -> Cow<'a, [usize]> {
+        if avoids.is_empty() || lanes.len() == 1 {
+            return Cow::Borrowed(lanes);
+        }
+        let has_failed = |lane: &usize| self.lanes.get(*lane).is_some_and(|lane| avoids.has(&lane.id));
+        let (failed, others): (Vec<_>, Vec<_>) = lanes.iter().copied().partition(has_failed);
+        Cow::Owned([others, failed].concat())
+    }
+
+    /// A permit at once where the call has not failed, if nobody waits for it.
+    pub(super) fn elsewhere(
+        &mut self,
+        shared: &Arc<Shared>,
+        now: Instant,
+        demand: &Demand,
+        avoids: &Avoids,
+    ) -> Option<Permit> {
+        if self.closed || demand.exempt {
+            return None;
+        }
+        let mut lanes = self.ways.serving(&mut self.lanes, now, demand.wanted()).ok()?;
+        lanes.retain(|lane| self.lanes.get(*lane).is_some_and(|lane| !avoids.has(&lane.id)));
+        let client = self.clients.key_of(&demand.client);
+        let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
+        self.take_if_idle(shared, now, &lanes, client, ask)
     }
 
     /// Whether a client has calls in this class that came before: they go first, also where they stand aside.

@@ -34,6 +34,16 @@ pub(super) struct Ways {
     swept: Option<Instant>,
 }
 
+/// What a call asks of whoever is to serve it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) model: Option<&'a str>,
+    /// The key in its own Authorization.
+    pub(super) key: KeyId,
+    /// Not just anybody: one of these.
+    pub(super) only: Option<&'a [Arc<str>]>,
+}
+
 /// An upstream, with the indexes of its lanes.
 #[derive(Debug)]
 struct Known {
@@ -129,9 +139,9 @@ impl Ways {
         &mut self,
         lanes: &mut Slab<Lane>,
         now: Instant,
-        model: Option<&str>,
-        key: KeyId,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<usize>, Refusal> {
+        let Wanted { model, key, only } = wanted;
         // Before any index is handed out.
         if lanes.len() >= self.sweep_at.clamp(LANES_MIN, KEYS_MAX)
             && self.swept.is_none_or(|at| now >= at + SWEEP_PAUSE)
@@ -141,7 +151,8 @@ impl Ways {
         let mut serving = Vec::with_capacity(1);
         for index in 0..self.ways.len() {
             let known = &self.ways[index];
-            if !(known.way.serves)(model) {
+            let is_wanted = only.is_none_or(|only| only.contains(&known.way.upstream));
+            if !is_wanted || !(known.way.serves)(model) {
                 continue;
             }
             if known.has_lanes_of_clients() {

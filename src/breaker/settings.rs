@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// `[breaker]`: when an upstream is left alone for a while.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Breaker {
     /// Consecutive failures that open it.
     pub failures: NonZeroU32,

@@ -138,8 +138,32 @@ labels! {
         BeforeFirstEvent = "before_first_event",
         /// By the provider, after something was delivered.
         MidStream = "mid_stream",
+        /// By the provider, of a WebSocket that was open.
+        WebSocket = "websocket",
         /// By the client.
         Client = "client",
+    }
+}
+
+labels! {
+    /// How an answer that broke off was made whole.
+    Recovery {
+        /// Asked for again, before anything of it was delivered.
+        Retry = "retry",
+        /// Its rest was asked for with the partial answer, and spliced on.
+        Continue = "continue",
+        /// It was begun again in the middle of the stream.
+        Restart = "restart",
+    }
+}
+
+labels! {
+    /// What came of it.
+    RecoveryResult {
+        /// The client got a whole answer.
+        Ok = "ok",
+        /// It did not.
+        Failed = "failed",
     }
 }
 
@@ -242,6 +266,8 @@ mod tests {
         is_closed::<Verdict>();
         is_closed::<RetryReason>();
         is_closed::<DisconnectPhase>();
+        is_closed::<Recovery>();
+        is_closed::<RecoveryResult>();
         is_closed::<TokenKind>();
         is_closed::<ReloadResult>();
         is_closed::<Dimension>();

@@ -24,13 +24,21 @@ fn fill(metrics: &Metrics) {
     metrics.set_memory(MemoryKind::Bodies, 1 << 21);
     metrics.retry(RetryReason::Disconnect);
     metrics.duplicate_sent();
-    metrics.disconnect(DisconnectPhase::BeforeHead);
+    metrics.disconnect(None, DisconnectPhase::Client);
+    metrics.disconnect(Some("main"), DisconnectPhase::MidStream);
+    metrics.retry_delayed();
+    metrics.recovered(Recovery::Continue, true);
     metrics.reloaded(2);
     let upstream = metrics.upstream("main", 2);
     upstream.attempt(Verdict::Deliver);
     upstream.first_byte(Duration::from_millis(700));
     upstream.tokens(Usage { prompt_tokens: Some(30), completion_tokens: None });
     upstream.refused_within_limits();
+    upstream.disconnect(DisconnectPhase::MidStream);
+    upstream.disconnect(DisconnectPhase::WebSocket);
+    upstream.breaker_opened(2);
+    upstream.limit_signals(3);
+    assert_eq!(upstream.disconnects(DisconnectPhase::MidStream), 2);
     upstream.set_gate_closed(true);
     upstream.set_breaker(BreakerState::Open);
     upstream.set_window_margin(Duration::from_millis(500));
@@ -67,7 +75,14 @@ fn what_happened_is_rendered_under_its_name() {
             r#"tidegate_memory_bytes{kind="bodies"} 2097152"#,
             r#"tidegate_retries_total{reason="disconnect"} 1"#,
             "tidegate_duplicates_sent_total 1",
-            r#"tidegate_disconnects_total{phase="before_head"} 1"#,
+            r#"tidegate_disconnects_total{phase="client",upstream=""} 1"#,
+            r#"tidegate_disconnects_total{phase="mid_stream",upstream="main"} 2"#,
+            r#"tidegate_disconnects_total{phase="websocket",upstream="main"} 1"#,
+            r#"tidegate_breaker_opened_total{upstream="main"} 2"#,
+            r#"tidegate_limit_signals_total{upstream="main"} 3"#,
+            "tidegate_retries_delayed_total 1",
+            r#"tidegate_recoveries_total{how="continue",result="ok"} 1"#,
+            r#"tidegate_recoveries_total{how="restart",result="failed"} 0"#,
             r#"tidegate_reloads_total{result="refused"} 1"#,
             "tidegate_config_mistakes 2",
             "tidegate_config_last_reload_timestamp_seconds 0",
@@ -103,10 +118,14 @@ fn names_say_whose_they_are_and_in_which_unit() {
 
 #[test]
 fn every_counter_of_a_closed_set_is_there_from_the_start() {
-    let text = Metrics::new().render();
+    let metrics = Metrics::new();
+    let _main = metrics.upstream("main", 1);
+    let text = metrics.render();
     for phase in DisconnectPhase::ALL {
-        assert_has(&text, &[&format!("tidegate_disconnects_total{{phase=\"{}\"}} 0", phase.as_str())]);
+        let phase = phase.as_str();
+        assert_has(&text, &[&format!("tidegate_disconnects_total{{phase=\"{phase}\",upstream=\"main\"}} 0")]);
     }
+    assert_has(&text, &[r#"tidegate_disconnects_total{phase="client",upstream=""} 0"#]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::family::{By, Catalogue, certain, figure};
-use super::labels::{BreakerState, Dimension, TokenKind, Verdict};
+use super::labels::{BreakerState, Dimension, DisconnectPhase, TokenKind, Verdict};
 use super::{BUCKETS_ANSWER, Label};
 use crate::openai::Usage;
 
@@ -17,6 +17,9 @@ pub(super) struct Families {
     first_byte: HistogramVec,
     tokens: IntCounterVec,
     refusals_within_limits: IntCounterVec,
+    disconnects: IntCounterVec,
+    breaker_opened: IntCounterVec,
+    limit_signals: IntCounterVec,
     gate_closed: IntGaugeVec,
     paused: IntGaugeVec,
     breaker: IntGaugeVec,
@@ -39,7 +42,7 @@ impl Families {
     pub(super) fn new(catalogue: &Catalogue) -> Self {
         let counters = |name, help, labels: &[&str]| catalogue.counters(name, help, labels);
         let of_upstream = |name, help| catalogue.gauges(name, help, &["upstream"]);
-        Self {
+        let families = Self {
             attempts: counters(
                 "tidegate_attempts_total",
                 "Requests sent upstream, by what their result meant.",
@@ -61,6 +64,21 @@ impl Families {
                 "Refusals that came although we were inside the configured limits; the limits or the margin are too wide.",
                 &["upstream"],
             ),
+            disconnects: counters(
+                "tidegate_disconnects_total",
+                "Connections lost, by when; upstream is empty where a client left before any attempt.",
+                &["upstream", "phase"],
+            ),
+            breaker_opened: counters(
+                "tidegate_breaker_opened_total",
+                "How often so many failures in a row have stopped all calls to it.",
+                &["upstream"],
+            ),
+            limit_signals: counters(
+                "tidegate_limit_signals_total",
+                "Resets before the answer that were taken for a refusal: its calls paused, then fewer at a time.",
+                &["upstream"],
+            ),
             gate_closed: of_upstream(
                 "tidegate_gate_closed",
                 "1 while nothing is sent because the provider asked for it.",
@@ -73,7 +91,13 @@ impl Families {
                 &["upstream"],
             ),
             keys: KeyFamilies::new(catalogue),
-        }
+        };
+        families.disconnect("", DisconnectPhase::Client);
+        families
+    }
+
+    pub(super) fn disconnect(&self, upstream: &str, phase: DisconnectPhase) -> IntCounter {
+        certain(self.disconnects.get_metric_with_label_values(&[upstream, phase.as_str()]))
     }
 
     pub(super) fn upstream(&self, name: &str, keys: usize) -> UpstreamMetrics {
@@ -83,6 +107,9 @@ impl Families {
             first_byte: certain(self.first_byte.get_metric_with_label_values(&[name])),
             tokens: By::new(by_kind),
             refusals_within_limits: certain(self.refusals_within_limits.get_metric_with_label_values(&[name])),
+            disconnects: By::new(|phase| self.disconnects.get_metric_with_label_values(&[name, phase])),
+            breaker_opened: certain(self.breaker_opened.get_metric_with_label_values(&[name])),
+            limit_signals: certain(self.limit_signals.get_metric_with_label_values(&[name])),
             gate_closed: certain(self.gate_closed.get_metric_with_label_values(&[name])),
             paused: certain(self.paused.get_metric_with_label_values(&[name])),
             breaker: certain(self.breaker.get_metric_with_label_values(&[name])),
@@ -130,6 +157,9 @@ pub struct UpstreamMetrics {
     first_byte: Histogram,
     tokens: By<TokenKind, IntCounter>,
     refusals_within_limits: IntCounter,
+    disconnects: By<DisconnectPhase, IntCounter>,
+    breaker_opened: IntCounter,
+    limit_signals: IntCounter,
     gate_closed: IntGauge,
     paused: IntGauge,
     breaker: IntGauge,
@@ -157,6 +187,27 @@ impl UpstreamMetrics {
     /// The provider refused although we were inside the limits.
     pub fn refused_within_limits(&self) {
         self.refusals_within_limits.inc();
+    }
+
+    /// A connection to it, or of its client, was lost.
+    pub fn disconnect(&self, phase: DisconnectPhase) {
+        self.disconnects.of(phase).inc();
+    }
+
+    /// How many connections were lost so far.
+    #[must_use]
+    pub fn disconnects(&self, phase: DisconnectPhase) -> u64 {
+        self.disconnects.of(phase).get()
+    }
+
+    /// Its breaker has opened so many times more.
+    pub fn breaker_opened(&self, times: u64) {
+        self.breaker_opened.inc_by(times);
+    }
+
+    /// So many more times its resets were taken for a refusal.
+    pub fn limit_signals(&self, times: u64) {
+        self.limit_signals.inc_by(times);
     }
 
     /// Whether the gate is closed now.

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::habits::{Asked, Habits, Seen};
 use crate::admission::Refusal;
-use crate::answer::{Cut, EVENT_STREAM, Ending, Facts, Head, Observer, Trace};
+use crate::answer::{EVENT_STREAM, Ending, Facts, Head, Observer, Trace};
 use crate::call::Call;
 use crate::ids::{CallId, ClientId};
 use crate::metrics::{CallEnd, DisconnectPhase, Metrics, Outcome, Present};
@@ -149,8 +149,9 @@ impl Observer for Account {
                 open.close(Outcome::of_status(status), told_late.as_deref());
             }
             Ending::Truncated(cut) => {
-                if cut == Cut::Disconnected {
-                    open.metrics.disconnect(DisconnectPhase::MidStream);
+                // Streams that break are counted by their flight: many of them go on.
+                if open.status == Some(StatusCode::SWITCHING_PROTOCOLS) {
+                    open.metrics.disconnect(open.trace.facts().upstream.as_deref(), DisconnectPhase::WebSocket);
                 }
                 open.close(Outcome::Broken, Some(cut.as_str()));
             }
@@ -170,8 +171,9 @@ impl Drop for Account {
 
 impl Open {
     fn client_gone(self) {
-        if self.trace.facts().verdict.is_none() {
-            self.metrics.disconnect(DisconnectPhase::Client);
+        let facts = self.trace.facts();
+        if facts.verdict.is_none() {
+            self.metrics.disconnect(facts.upstream.as_deref(), DisconnectPhase::Client);
         }
         self.close(Outcome::ClientGone, None);
     }

@@ -14,12 +14,7 @@ pub(super) fn ceiling(retry: &Retry, failures: u32) -> Duration {
 
 /// The wait of a call that can wait for `left`: what the provider says wins, else anything up to the ceiling. `None`: there
 /// is no time for another attempt.
-pub(super) fn delay(
-    retry: &Retry,
-    failures: u32,
-    retry_after: Option<Duration>,
-    left: Duration,
-) -> Option<Duration> {
+pub(super) fn delay(retry: &Retry, failures: u32, retry_after: Option<Duration>, left: Duration) -> Option<Duration> {
     let delay = retry_after.unwrap_or_else(|| ceiling(retry, failures).min(left).mul_f64(fastrand::f64()));
     (delay < left).then_some(delay)
 }

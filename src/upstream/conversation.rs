@@ -46,15 +46,8 @@ impl Loss {
 /// Whether an error says that this machine lacks something.
 fn is_ours(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
-    let known = [
-        Errno::AGAIN,
-        Errno::NOMEM,
-        Errno::NFILE,
-        Errno::MFILE,
-        Errno::ADDRNOTAVAIL,
-        Errno::NETDOWN,
-        Errno::NOBUFS,
-    ];
+    let known =
+        [Errno::AGAIN, Errno::NOMEM, Errno::NFILE, Errno::MFILE, Errno::ADDRNOTAVAIL, Errno::NETDOWN, Errno::NOBUFS];
     error.raw_os_error().is_some_and(|code| known.contains(&Errno::from_raw_os_error(code)))
 }
 

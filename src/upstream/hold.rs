@@ -149,12 +149,7 @@ pub(super) fn pass_on(
     Landed::Begun(head, vec![part(beginning)], Box::new(rest))
 }
 
-async fn hold_whole(
-    head: &Head,
-    rest: &mut Rest,
-    handling: Handling,
-    mut share: Held,
-) -> Result<Extent, (Cut, Loss)> {
+async fn hold_whole(head: &Head, rest: &mut Rest, handling: Handling, mut share: Held) -> Result<Extent, (Cut, Loss)> {
     let mut body = Vec::new();
     while let Some(bytes) = rest.read().await? {
         body.extend_from_slice(&bytes);
@@ -191,7 +186,10 @@ async fn hold_beginning(rest: &mut Rest, handling: Handling, mut share: Held) ->
         let Some(bytes) = read? else {
             held.extend(rest.last_frame());
             if !rest.is_finished() {
-                return Err((Cut::Unfinished, Loss::new("the stream ended before as much of it had come as is held back")));
+                return Err((
+                    Cut::Unfinished,
+                    Loss::new("the stream ended before as much of it had come as is held back"),
+                ));
             }
             rest.note_usage_of_events(true);
             let body: Vec<Bytes> = held.into_iter().map(Frame::into_bytes).collect();
@@ -209,7 +207,7 @@ async fn hold_beginning(rest: &mut Rest, handling: Handling, mut share: Held) ->
             Holdback::Tokens(tokens) => events > tokens.get(),
             Holdback::Time(time) => {
                 if events > 0 {
-                    until.get_or_insert(time::now() + time);
+                    until = until.or_else(|| Some(time::now() + time));
                 }
                 false
             }

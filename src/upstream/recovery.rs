@@ -18,7 +18,7 @@ use super::verdict::Verdict;
 use crate::answer::{Chunk, Head};
 use crate::call::{CallBody, MidStream};
 use crate::memory::Held;
-use crate::metrics::{MemoryKind, Repair};
+use crate::metrics::{MemoryKind, Recovery};
 use crate::openai::Frame;
 use crate::openai::continuation::{Continuation, Events, Misfit, Partial, Splice, Style};
 use crate::time::{self, Duration};
@@ -28,7 +28,7 @@ use crate::time::{self, Duration};
 pub(super) struct Record {
     /// Where the stream came from.
     target: Arc<Target>,
-    repair: Repair,
+    repair: Recovery,
     /// The request as its client sent it.
     body: Bytes,
     /// What was passed on, where the rest is to be asked for; `None`: it is not, or there was no memory for it.
@@ -44,15 +44,15 @@ impl Record {
     pub(super) fn of(flight: &Flight, head: &Head, target: &Arc<Target>) -> Option<Self> {
         let CallBody::Whole(body) = &flight.call.body else { return None };
         let repair = match flight.judge_broken(target) {
-            Verdict::Continue => Repair::Continue,
-            Verdict::Restart => Repair::Restart,
+            Verdict::Continue => Recovery::Continue,
+            Verdict::Restart => Recovery::Restart,
             _ => return None,
         };
         (flight.call.stream && head.is_event_stream()).then(|| Self {
             target: Arc::clone(target),
             repair,
             body: Bytes::clone(body),
-            partial: (repair == Repair::Continue).then(|| Partial::new(flight.call.route, flight.call.choices)),
+            partial: (repair == Recovery::Continue).then(|| Partial::new(flight.call.route, flight.call.choices)),
             splice: None,
             memory: flight.shared.memory.share(MemoryKind::Flights),
             counted: 0,
@@ -148,7 +148,7 @@ impl Flight {
             return None;
         }
         record.target = target;
-        if record.repair == Repair::Restart {
+        if record.repair == Recovery::Restart {
             self.shared.metrics.duplicate_sent();
             let comment = format!(": restarted attempt={}\n", self.attempts);
             outlet.chunks.send(Chunk::Data(comment.into())).await.ok()?;
@@ -158,7 +158,7 @@ impl Flight {
 
     /// Has the next attempts ask for what is missing, where it can be had.
     fn ask_for_the_rest(&mut self, record: &mut Record) -> Option<()> {
-        if record.repair == Repair::Restart {
+        if record.repair == Recovery::Restart {
             return Some(());
         }
         let Some(partial) = &record.partial else {

@@ -96,7 +96,7 @@ async fn client_that_leaves_before_the_head_cuts_the_exchange() {
             }
             within(ms(1_000), "the exchange is cut", line.gone()).await;
             proxy.until_metric("tidegate_in_flight", 0.0).await;
-            proxy.until_metric("tidegate_disconnects_total{phase=\"client\"}", 1.0).await;
+            proxy.until_metric("tidegate_disconnects_total{phase=\"client\",upstream=\"default\"}", 1.0).await;
         }
     }
 }

@@ -101,7 +101,7 @@ async fn stream_passes_event_by_event_and_trailers_do_no_harm() {
     drop(events);
     assert!(client.rest().await.unwrap().ends_with("[DONE]\n\n"));
     proxy.until_metric("tidegate_in_flight", 0.0).await;
-    proxy.until_metric("tidegate_disconnects_total{phase=\"mid_stream\"}", 0.0).await;
+    proxy.until_metric("tidegate_disconnects_total{phase=\"mid_stream\",upstream=\"default\"}", 0.0).await;
 }
 
 #[tokio::test]

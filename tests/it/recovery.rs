@@ -14,7 +14,9 @@ const STREAMED: &str =
     r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}],"seed":12345678901234567890}"#;
 
 fn role() -> String {
-    chunk("data: {\"id\":\"first\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n")
+    chunk(
+        "data: {\"id\":\"first\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+    )
 }
 
 fn said(id: &str, content: &str) -> String {
@@ -28,12 +30,10 @@ fn stream(parts: &[String]) -> Step {
 }
 
 fn continuing(upstream: &Upstream, manner: Continuation) -> Builder {
-    proxy(upstream)
-        .provider(|provider| provider.continuation = manner)
-        .set(|settings| {
-            settings.recovery.mid_stream = MidStream::Continue;
-            settings.retry.base = ms(10);
-        })
+    proxy(upstream).provider(|provider| provider.continuation = manner).set(|settings| {
+        settings.recovery.mid_stream = MidStream::Continue;
+        settings.retry.base = ms(10);
+    })
 }
 
 /// The text of a chat stream.
@@ -53,10 +53,8 @@ async fn stream_that_breaks_is_continued_where_it_broke() {
         let upstream = Upstream::start().await;
         let proxy = continuing(&upstream, Continuation::Vllm).start().await;
         let rest = [role(), said("second", "lo "), said("second", "world"), finish()];
-        let mut upstream = upstream.script([
-            vec![Read, stream(&[role(), said("first", "Hel")]), end],
-            vec![Read, stream(&rest), Stall],
-        ]);
+        let mut upstream = upstream
+            .script([vec![Read, stream(&[role(), said("first", "Hel")]), end], vec![Read, stream(&rest), Stall]]);
         let seen = proxy.client().await.ask(post(STREAMED)).await;
         assert_eq!((seen.status(), text(&seen.text()).as_str()), (200, "Hello world"));
         assert!(seen.text().ends_with("data: [DONE]\n\n") && !seen.text().contains("second"), "{}", seen.text());
@@ -65,11 +63,16 @@ async fn stream_that_breaks_is_continued_where_it_broke() {
         let asked = upstream.request().await;
         let last = serde_json::json!({ "role": "assistant", "content": "Hel" });
         assert_eq!(json(&asked)["messages"][1], last);
-        assert_eq!((&json(&asked)["continue_final_message"], &json(&asked)["add_generation_prompt"]), (&true.into(), &false.into()));
+        assert_eq!(
+            (&json(&asked)["continue_final_message"], &json(&asked)["add_generation_prompt"]),
+            (&true.into(), &false.into())
+        );
         assert!(String::from_utf8_lossy(&asked.body).contains("\"seed\":12345678901234567890"));
         proxy.until_metric("tidegate_recoveries_total{how=\"continue\",result=\"ok\"}", 1.0).await;
         proxy.until_metric("tidegate_disconnects_total{phase=\"mid_stream\",upstream=\"default\"}", 1.0).await;
-        proxy.until_metric("tidegate_calls_total{outcome=\"ok\",priority=\"normal\",route=\"chat_completions\"}", 1.0).await;
+        proxy
+            .until_metric("tidegate_calls_total{outcome=\"ok\",priority=\"normal\",route=\"chat_completions\"}", 1.0)
+            .await;
     }
 }
 
@@ -85,10 +88,11 @@ async fn continuation_that_breaks_is_continued() {
     ]);
     let seen = proxy.client().await.ask(post(STREAMED)).await;
     assert_eq!(text(&seen.text()), "one two three");
-    let bodies: Vec<_> = [upstream.request().await, upstream.request().await, upstream.request().await, upstream.request().await]
-        .iter()
-        .map(|request| json(request)["messages"][1].clone())
-        .collect();
+    let bodies: Vec<_> =
+        [upstream.request().await, upstream.request().await, upstream.request().await, upstream.request().await]
+            .iter()
+            .map(|request| json(request)["messages"][1].clone())
+            .collect();
     assert_eq!(bodies[0], serde_json::Value::Null);
     assert_eq!((bodies[1]["content"].as_str(), &bodies[1]["prefix"]), (Some("one"), &true.into()));
     assert_eq!(bodies[1], bodies[2]);
@@ -103,7 +107,12 @@ async fn stream_that_cannot_be_continued_ends_with_an_error() {
     for (story, manner, then, requests) in [
         ("the provider cannot", Continuation::Off, refused(), 1),
         ("the provider says it cannot", Continuation::Vllm, refused(), 2),
-        ("the provider does something else", Continuation::Vllm, vec![Read, Send(answer("200 OK", "", "{}")), Stall], 2),
+        (
+            "the provider does something else",
+            Continuation::Vllm,
+            vec![Read, Send(answer("200 OK", "", "{}")), Stall],
+            2,
+        ),
     ] {
         let upstream = Upstream::start().await;
         let proxy = continuing(&upstream, manner).start().await;
@@ -156,7 +165,8 @@ async fn stream_begins_anew_for_who_asks_for_that() {
     ]);
     let call = post_to("/v1/chat/completions", "x-tidegate-mid-stream: restart\r\n", STREAMED);
     let seen = proxy.client().await.ask(call).await;
-    let (before, after) = seen.text().split_once(": restarted attempt=2\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let (before, after) =
+        seen.text().split_once(": restarted attempt=2\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     assert_eq!((text(&before).as_str(), text(&after).as_str()), ("Hel", "Good day"));
     assert!(after.contains("second") && after.ends_with("data: [DONE]\n\n"));
     assert_eq!(upstream.request().await.body, upstream.request().await.body);
@@ -217,7 +227,11 @@ async fn what_breaks_while_it_is_held_back_is_retried_and_the_client_notices_not
             vec![Read, stream(&[event("a"), event("b"), finish()]), Stall],
         ]);
         let seen = proxy.client().await.ask(post(STREAMED)).await;
-        assert_eq!((text(&seen.text()).as_str(), seen.head.fields("x-tidegate-attempts")), ("ab", vec!["2".to_owned()]), "{story}");
+        assert_eq!(
+            (text(&seen.text()).as_str(), seen.head.fields("x-tidegate-attempts")),
+            ("ab", vec!["2".to_owned()]),
+            "{story}"
+        );
         assert_eq!(upstream.unseen(), 2, "{story}");
     }
 }

@@ -153,8 +153,8 @@ async fn close_of_the_provider_keeps_its_code_and_gives_the_slot_back() {
         assert_eq!(client.until_the_end().await, (Vec::new(), End::Fin));
         slot_is_free(&proxy, &upstream).await;
         assert_outcome(&proxy, "ok").await;
-        proxy.until_metric("tidegate_disconnects_total{phase=\"client\"}", 0.0).await;
-        proxy.until_metric("tidegate_disconnects_total{phase=\"mid_stream\"}", 0.0).await;
+        proxy.until_metric("tidegate_disconnects_total{phase=\"client\",upstream=\"default\"}", 0.0).await;
+        proxy.until_metric("tidegate_disconnects_total{phase=\"websocket\",upstream=\"default\"}", 0.0).await;
     }
 }
 
@@ -174,7 +174,7 @@ async fn close_of_the_client_keeps_its_code_and_its_half_close() {
         assert_eq!(client.until_the_end().await, (Vec::new(), End::Fin));
         slot_is_free(&proxy, &upstream).await;
         assert_outcome(&proxy, "ok").await;
-        proxy.until_metric("tidegate_disconnects_total{phase=\"client\"}", 0.0).await;
+        proxy.until_metric("tidegate_disconnects_total{phase=\"client\",upstream=\"default\"}", 0.0).await;
     }
 }
 
@@ -192,7 +192,7 @@ async fn client_whose_upstream_is_lost_between_frames_gets_1012() {
         let (bytes, end) = client.until_the_end().await;
         assert_restart(&bytes);
         assert_eq!(end, End::Fin);
-        proxy.until_metric("tidegate_disconnects_total{phase=\"mid_stream\"}", 1.0).await;
+        proxy.until_metric("tidegate_disconnects_total{phase=\"websocket\",upstream=\"default\"}", 1.0).await;
         slot_is_free(&proxy, &upstream).await;
     }
 }
@@ -306,7 +306,7 @@ async fn client_that_leaves_frees_slot_and_upstream_within_a_second() {
         within(ms(1_000), "the upstream is told", line.reader().until_the_end()).await;
         slot_is_free(&proxy, &upstream).await;
         assert_outcome(&proxy, "client_gone").await;
-        proxy.until_metric("tidegate_disconnects_total{phase=\"client\"}", 1.0).await;
+        proxy.until_metric("tidegate_disconnects_total{phase=\"client\",upstream=\"default\"}", 1.0).await;
         drop(line);
     }
 }

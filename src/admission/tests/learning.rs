@@ -175,8 +175,9 @@ impl World {
             }
             self.seen.borrow_mut().refused.push(at);
             self.look(admission);
+            let lane = permit.lane().clone();
             permit.ended();
-            place.failed();
+            place.failed(&lane, Blame::Key);
         }
     }
 }

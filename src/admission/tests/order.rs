@@ -69,8 +69,9 @@ async fn a_retried_call_keeps_its_place_three_times() {
     let second = admission.place(demand(Priority::Normal));
     let mut places = [Some(second)];
     for failures in 1..=4 {
-        spend(first.permit().await.unwrap());
-        first.failed();
+        let permit = first.permit().await.unwrap();
+        first.failed(permit.lane(), Blame::Upstream);
+        spend(permit);
         let log = Log::default();
         let (rival_log, own_log) = (Arc::clone(&log), Arc::clone(&log));
         let mut rival = places[0].take().unwrap();

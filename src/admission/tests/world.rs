@@ -211,8 +211,9 @@ async fn live(story: &Story, chronicle: &Chronicle, admission: &Admission, is_de
         if failures > 0 {
             failures -= 1;
             tokio::time::sleep(Duration::from_millis(story.writing)).await;
+            let lane = permit.lane().clone();
             drop(permit);
-            place.failed();
+            place.failed(&lane, Blame::Upstream);
             continue;
         }
         permit.writing();

@@ -103,7 +103,10 @@ impl Flight {
                 permit.failed();
                 None
             }
-            Health::Lost => permit.lost(),
+            Health::Lost => {
+                permit.failed();
+                permit.lost()
+            }
             Health::Unknown => None,
         };
         if let Some(opens) = opens {
@@ -211,7 +214,8 @@ impl Flight {
         }
         let is_final = verdict == Verdict::Deliver || !self.is_repeatable(target);
         let loss = Loss::new(format!("status {}", answered.head.status.as_u16()));
-        let missed = Miss { target: Arc::clone(target), happened, verdict, loss, retry_after, waits_in_line, was_probe };
+        let missed =
+            Miss { target: Arc::clone(target), happened, verdict, loss, retry_after, waits_in_line, was_probe };
         let body = match short {
             Ok(Short::Whole(body)) => body,
             // Too long for an error: let the client see it, if waiting does not cure it.

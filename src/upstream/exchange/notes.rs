@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Flight;
 use super::judged::Miss;
 use crate::admission::Permit;
-use crate::metrics::{DisconnectPhase, Repair, RetryReason};
+use crate::metrics::{DisconnectPhase, Recovery, RetryReason};
 use crate::time;
 use crate::upstream::target::Target;
 use crate::upstream::verdict::{Happened, Verdict};
@@ -54,13 +54,13 @@ impl Flight {
     /// An attempt came through. `after_failures`: its call had failed before.
     pub(super) fn note_recovered(&self, after_failures: bool) {
         if after_failures {
-            self.shared.metrics.recovered(Repair::Retry, true);
+            self.shared.metrics.recovered(Recovery::Retry, true);
         }
     }
 
     /// A call has failed in spite of its retries.
     pub(super) fn note_not_recovered(&self) {
-        self.shared.metrics.recovered(Repair::Retry, false);
+        self.shared.metrics.recovered(Recovery::Retry, false);
     }
 
     pub(super) fn note_attempt(&self, permit: &Permit) {
