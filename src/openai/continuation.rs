@@ -26,7 +26,12 @@
 //! follow; DeepSeek, "Chat Prefix Completion (Beta)" and "Create Chat Completion" (`prefix`, `reasoning_content`);
 //! Mistral, "Chat Completion" (`prefix` of an assistant message).
 
+mod chunk;
+mod echo;
+mod event;
+mod json;
 mod partial;
+mod request;
 mod splice;
 
 use std::fmt;

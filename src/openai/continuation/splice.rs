@@ -1,23 +1,70 @@
 //! The events of a continuation, made to go on where the broken stream ended.
 
+use std::borrow::Cow;
 use std::{iter, option, vec};
 
-use super::Misfit;
-use crate::openai::{Frame, Route};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::chunk::{Choice, Chunk, Head};
+use super::echo::{Echo, Heard};
+use super::json::{self, Edits, Object};
+use super::partial::Partial;
+use super::{Misfit, event};
+use crate::openai::{Event, Frame};
 
 /// The frames to pass on for one of the continuation: often itself, rewritten; none for what was passed on before;
 /// several when some were held back until it was clear that they are no echo.
 pub type Events = iter::Chain<vec::IntoIter<Frame>, option::IntoIter<Frame>>;
 
 /// Rewrites the events of one continuation.
+///
+/// Each gets the `id`, `created`, `model` and `system_fingerprint` of the first stream; a second role, white space and
+/// text that were passed on before are taken out, and events of which nothing is left; usage is told as if the answer
+/// had come in one piece. Of usage only the sums are set right (`prompt_tokens`, `completion_tokens`, `total_tokens`):
+/// their details (reasoning, cached tokens) stay as the provider told them, for the continuation alone.
 #[derive(Debug, Clone)]
 pub struct Splice {
-    route: Route,
+    head: Head,
+    has_role: bool,
+    /// Text of the answer itself was passed on, after which no reasoning can come.
+    has_content: bool,
+    blank: String,
+    echo: Option<Echo>,
+    made: u64,
+    in_prompt: u64,
+}
+
+/// How a continuation begins, as asked for.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    /// White space that was passed on but not sent: what comes of it is dropped.
+    pub(super) blank: String,
+    /// What may be repeated before anything new comes.
+    pub(super) echo: Option<String>,
+    /// Tokens that were made before.
+    pub(super) made: u64,
+    /// Those of them that are in the prompt now.
+    pub(super) in_prompt: u64,
 }
 
 impl Splice {
-    pub(super) const fn new(route: Route) -> Self {
-        Self { route }
+    pub(super) fn new(partial: &Partial, opening: Opening) -> Self {
+        Self {
+            head: partial.head.clone(),
+            has_role: partial.has_role,
+            has_content: !partial.content.as_str().is_empty(),
+            blank: opening.blank,
+            echo: opening.echo.filter(|text| !text.is_empty()).map(Echo::new),
+            made: opening.made,
+            in_prompt: opening.in_prompt,
+        }
+    }
+
+    /// Bytes it holds, to be accounted for.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.head.bytes() + self.blank.capacity() + self.echo.as_ref().map_or(0, Echo::bytes)
     }
 
     /// What to pass on for the next `frame` of the continuation, in order. The caller shows each to
@@ -26,9 +73,152 @@ impl Splice {
     /// # Errors
     /// What comes does not fit to what was passed on: the stream has to end with an error.
     pub fn rewrite(&mut self, frame: Frame) -> Result<Events, Misfit> {
-        match self.route {
-            Route::ChatCompletions | Route::Completions => Ok(Vec::new().into_iter().chain(Some(frame))),
-            Route::Embeddings | Route::Responses | Route::Messages | Route::Other => Err(Misfit::Unreadable),
+        let Frame::Event(bytes) = frame else { return Err(Misfit::TooLong) };
+        let bytes = event::without_bom(bytes);
+        let data = event::data(&bytes)?;
+        let data = data.trim_ascii();
+        if data.is_empty() {
+            return Ok(Vec::new().into_iter().chain(Some(Frame::Event(bytes.clone()))));
+        }
+        let chunk = if data == "[DONE]" { None } else { Some(Chunk::read(data).ok_or(Misfit::Unreadable)?) };
+        let Some(chunk) = chunk.filter(|chunk| !chunk.is_error(Event::new(&bytes))) else {
+            return Ok(self.release()?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
+        };
+        let choice = chunk.choice().map_err(|_| Misfit::ManyChoices)?;
+        let (before, said) = match self.listen(choice)? {
+            Heard::Maybe => {
+                if let Some(echo) = &mut self.echo {
+                    echo.hold(Frame::Event(bytes.clone()))?;
+                }
+                return Ok(Vec::new().into_iter().chain(None));
+            }
+            Heard::Ended(said) => {
+                self.echo = None;
+                (Vec::new(), said)
+            }
+            Heard::Beside => (Vec::new(), 0),
+            Heard::Not => (self.release()?, 0),
+        };
+        Ok(before.into_iter().chain(self.fit(&bytes, data, &chunk, said)?))
+    }
+
+    /// May what this choice says be an echo?
+    fn listen(&mut self, choice: Option<&Choice<'_>>) -> Result<Heard, Misfit> {
+        let Some(echo) = &mut self.echo else { return Ok(Heard::Beside) };
+        let Some(choice) = choice else { return Ok(Heard::Not) };
+        let content = choice.delta().content.and_then(json::string).unwrap_or_default();
+        match (echo.hear(&content)?, choice.is_finished()) {
+            (Heard::Maybe | Heard::Beside, true) => Ok(Heard::Not),
+            (heard, _) => Ok(heard),
         }
     }
+
+    /// What was held is no echo: makes it fit.
+    fn release(&mut self) -> Result<Vec<Frame>, Misfit> {
+        let mut out = Vec::new();
+        for frame in self.echo.take().map(Echo::release).unwrap_or_default() {
+            let data = event::data(frame.bytes())?;
+            let chunk = Chunk::read(data.trim_ascii()).ok_or(Misfit::Unreadable)?;
+            out.extend(self.fit(frame.bytes(), data.trim_ascii(), &chunk, 0)?);
+        }
+        Ok(out)
+    }
+
+    /// The event made to fit, without the first `said` bytes of its text; `None` if nothing is left of it.
+    fn fit(&mut self, bytes: &Bytes, data: &str, chunk: &Chunk<'_>, said: usize) -> Result<Option<Frame>, Misfit> {
+        let mut edits = Edits::of(data);
+        if let Some(choice) = chunk.choice().map_err(|_| Misfit::ManyChoices)?
+            && !self.fit_choice(choice, data, said, &mut edits)?
+            && chunk.usage.is_none()
+        {
+            return Ok(None);
+        }
+        self.head.impose(chunk, &mut edits);
+        if let Some(usage) = chunk.usage {
+            self.fit_usage(usage, &mut edits);
+        }
+        let bytes = if edits.is_empty() { bytes.clone() } else { event::with_data(bytes, &edits.apply()) };
+        Ok(Some(Frame::Event(bytes)))
+    }
+
+    /// Takes out of a choice what was passed on before; whether anything is left.
+    fn fit_choice(
+        &mut self,
+        choice: &Choice<'_>,
+        data: &str,
+        said: usize,
+        edits: &mut Edits<'_>,
+    ) -> Result<bool, Misfit> {
+        let delta = choice.delta();
+        let content = text_of(delta.content)?;
+        let reasoning = text_of(delta.reasoning())?;
+        if self.has_content && !reasoning.is_empty() {
+            return Err(Misfit::Reasoning);
+        }
+        let fresh = content.get(said..).unwrap_or_default();
+        let (said, reasoned) =
+            if self.has_content { (said + self.skip_blank(fresh), 0) } else { (said, self.skip_blank(&reasoning)) };
+        if !content.is_empty() && !self.has_content {
+            self.blank.clear(); // it was part of the reasoning, which is over
+            self.has_content = true;
+        }
+        for (value, cut) in [(delta.content, said), (delta.reasoning_content, reasoned), (delta.reasoning, reasoned)] {
+            if let Some(value) = value.filter(|_| cut > 0)
+                && let Some(text) = json::string(value)
+            {
+                edits.replace(value.get(), json::quoted(text.get(cut..).unwrap_or_default()));
+            }
+        }
+        let repeats_role = delta.has_role && self.has_role;
+        if repeats_role && let Some(delta) = delta_of(data) {
+            edits.remove(&delta, "role");
+        }
+        self.has_role |= delta.has_role;
+        let cut = said + reasoned > 0;
+        let says_more = content.len() > said || reasoning.len() > reasoned || delta.other.is_some();
+        Ok(says_more || choice.is_finished() || !(cut || repeats_role) || (choice.logprobs.is_some() && !cut))
+    }
+
+    /// How much of `text`, which comes next, is the white space that was passed on before.
+    fn skip_blank(&mut self, text: &str) -> usize {
+        let same = text.chars().zip(self.blank.chars()).take_while(|(new, old)| new == old);
+        let skip = same.map(|(c, _)| c.len_utf8()).sum();
+        if skip < text.len() {
+            self.blank.clear();
+        } else {
+            self.blank.drain(..skip);
+        }
+        skip
+    }
+
+    /// Tells usage as if the answer had come in one piece. Left alone if it would not add up.
+    fn fit_usage(&self, usage: &RawValue, edits: &mut Edits<'_>) {
+        let Some(object) = Object::read(usage.get()).filter(|_| self.made > 0) else { return };
+        let read = |name| object.value(name).zip(object.read_as::<u64>(name));
+        let Some((completion, completed)) = read("completion_tokens") else { return };
+        let mut changes = vec![(completion, completed.checked_add(self.made))];
+        if let Some((prompt, prompted)) = read("prompt_tokens") {
+            changes.push((prompt, prompted.checked_sub(self.in_prompt)));
+        }
+        if let Some((total, totalled)) = read("total_tokens") {
+            changes.push((total, totalled.checked_add(self.made).and_then(|sum| sum.checked_sub(self.in_prompt))));
+        }
+        if changes.iter().all(|(_, figure)| figure.is_some()) {
+            for (value, figure) in changes {
+                edits.replace(value.get(), figure.unwrap_or_default().to_string());
+            }
+        }
+    }
+}
+
+/// The text of a value; of none, where it says nothing.
+fn text_of(value: Option<&RawValue>) -> Result<Cow<'_, str>, Misfit> {
+    let value = value.filter(|value| !json::is_empty(value));
+    value.map_or(Ok(Cow::default()), |value| json::string(value).ok_or(Misfit::Unreadable))
+}
+
+/// Where the delta of the first choice stands.
+fn delta_of(data: &str) -> Option<Object<'_>> {
+    let choices: Vec<&RawValue> = Object::read(data)?.read_as("choices")?;
+    Object::read(Object::read(choices.first()?.get())?.value("delta")?.get())
 }

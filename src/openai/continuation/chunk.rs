@@ -1,0 +1,252 @@
+//! One event of a stream, as far as going on with it is concerned.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Unfit, json};
+use crate::openai::Event;
+
+/// The top level of an event's JSON. Whatever stands beside these members passes through.
+#[derive(Deserialize)]
+pub(super) struct Chunk<'a> {
+    #[serde(borrow)]
+    pub(super) id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) created: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) system_fingerprint: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) choices: Option<Choices<'a>>,
+    #[serde(borrow)]
+    pub(super) usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) error: Option<&'a RawValue>,
+}
+
+impl<'a> Chunk<'a> {
+    pub(super) fn read(data: &'a str) -> Option<Self> {
+        serde_json::from_str(data).ok()
+    }
+
+    /// The provider reports an error: by a member of that name, or by an event of that type.
+    pub(super) fn is_error(&self, event: Event<'_>) -> bool {
+        self.error.is_some() || (self.choices.is_none() && event.event_type() == Some("error"))
+    }
+
+    /// The values that every chunk of a stream repeats, in the order of [`Head`].
+    pub(super) const fn head(&self) -> [Option<&'a RawValue>; 4] {
+        [self.id, self.created, self.model, self.system_fingerprint]
+    }
+
+    /// The one choice, if there is one.
+    pub(super) fn choice(&self) -> Result<Option<&Choice<'a>>, ManyChoices> {
+        let Some(choices) = &self.choices else { return Ok(None) };
+        let only = choices.first.as_ref();
+        let first = only.and_then(|choice| choice.index).is_none_or(|index| index.get() == "0");
+        if choices.count > 1 || !first { Err(ManyChoices) } else { Ok(only) }
+    }
+
+    /// `usage.completion_tokens`, where it is reported.
+    pub(super) fn completion_tokens(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Usage {
+            completion_tokens: Option<u64>,
+        }
+        serde_json::from_str::<Usage>(self.usage?.get()).ok()?.completion_tokens
+    }
+}
+
+/// There is another choice than the first.
+pub(super) struct ManyChoices;
+
+/// What names a stream in each of its chunks, as it stands in the JSON: `id`, `created`, `model`, `system_fingerprint`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Head([Option<Box<str>>; 4]);
+
+impl Head {
+    /// Keeps what was not known yet.
+    pub(super) fn learn(&mut self, chunk: &Chunk<'_>) {
+        for (known, told) in self.0.iter_mut().zip(chunk.head()) {
+            if let (None, Some(told)) = (&known, told) {
+                *known = Some(told.get().into());
+            }
+        }
+    }
+
+    /// Puts what is known into the place of what `chunk` says.
+    pub(super) fn impose<'a>(&'a self, chunk: &Chunk<'_>, edits: &mut json::Edits<'a>) {
+        for (known, told) in self.0.iter().zip(chunk.head()) {
+            if let (Some(known), Some(told)) = (known, told)
+                && told.get() != &**known
+            {
+                edits.replace(told.get(), &**known);
+            }
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().flatten().map(|value| value.len()).sum()
+    }
+}
+
+/// The list of choices: the first, and how many there are.
+pub(super) struct Choices<'a> {
+    first: Option<Choice<'a>>,
+    count: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Choices<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of choices")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let first = list.next_element()?;
+                let mut count = usize::from(first.is_some());
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Choices { first, count })
+            }
+        }
+
+        deserializer.deserialize_seq(Counting)
+    }
+}
+
+/// A choice; `text` on `/v1/completions`, else `delta`.
+#[derive(Deserialize)]
+pub(super) struct Choice<'a> {
+    #[serde(borrow)]
+    index: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) logprobs: Option<&'a RawValue>,
+}
+
+impl<'a> Choice<'a> {
+    pub(super) fn is_finished(&self) -> bool {
+        self.finish_reason.is_some_and(|reason| !json::is_empty(reason))
+    }
+
+    /// What it adds to the answer.
+    pub(super) fn delta(&self) -> Delta<'a> {
+        let mut delta = self.delta.unwrap_or_default();
+        delta.content = delta.content.or(self.text);
+        delta.other =
+            delta.other.or_else(|| self.message.filter(|value| !json::is_empty(value)).map(|_| Unfit::Unknown));
+        delta
+    }
+
+    /// How many tokens its log probabilities are of: in chat a list of tokens, or else several lists.
+    pub(super) fn tokens(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Logprobs<'a> {
+            #[serde(borrow)]
+            content: Option<Vec<&'a RawValue>>,
+            #[serde(borrow)]
+            tokens: Option<Vec<&'a RawValue>>,
+        }
+        let logprobs: Logprobs<'_> = serde_json::from_str(self.logprobs?.get()).ok()?;
+        u64::try_from(logprobs.content.or(logprobs.tokens)?.len()).ok()
+    }
+}
+
+/// What one event adds to an answer.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Delta<'a> {
+    pub(super) has_role: bool,
+    pub(super) content: Option<&'a RawValue>,
+    /// Under both of its names; some send the same text under each.
+    pub(super) reasoning_content: Option<&'a RawValue>,
+    pub(super) reasoning: Option<&'a RawValue>,
+    /// Something else that a reader would miss.
+    pub(super) other: Option<Unfit>,
+}
+
+impl<'a> Delta<'a> {
+    pub(super) fn reasoning(&self) -> Option<&'a RawValue> {
+        let says = |value: &&RawValue| !json::is_empty(value);
+        self.reasoning_content.filter(says).or(self.reasoning.filter(says))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Delta<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Delta<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a delta")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut delta = Delta::default();
+                while let Some((key, value)) = map.next_entry::<Key, &'de RawValue>()? {
+                    let other = match key {
+                        Key::Role => {
+                            delta.has_role = true;
+                            continue;
+                        }
+                        Key::Annotations => continue,
+                        Key::Content => {
+                            delta.content = Some(value);
+                            continue;
+                        }
+                        Key::ReasoningContent => {
+                            delta.reasoning_content = Some(value);
+                            continue;
+                        }
+                        Key::Reasoning => {
+                            delta.reasoning = Some(value);
+                            continue;
+                        }
+                        Key::ToolCalls | Key::FunctionCall => Unfit::ToolCall,
+                        Key::Refusal => Unfit::Refusal,
+                        Key::Unknown => Unfit::Unknown,
+                    };
+                    delta.other = delta.other.or_else(|| (!json::is_empty(value)).then_some(other));
+                }
+                Ok(delta)
+            }
+        }
+
+        deserializer.deserialize_map(Read)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    Role,
+    Content,
+    ReasoningContent,
+    Reasoning,
+    ToolCalls,
+    FunctionCall,
+    Refusal,
+    /// Where parts of the text come from. It points into the text by characters, which stay the same.
+    Annotations,
+    #[serde(other)]
+    Unknown,
+}
