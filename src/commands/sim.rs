@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 
-use crate::sim::{Fault, Latency, Limits, Settings, Sim, Violation};
+use crate::sim::{Continuation, Fault, FaultKind, Latency, Limits, Settings, Sim, Violation};
 use crate::time::Duration;
 use crate::units::{UnitError, parse_duration};
 
@@ -11,12 +11,24 @@ use crate::units::{UnitError, parse_duration};
 ///
 /// It judges by its own arrival times and never forgives: `curl /sim/stats` tells what it saw.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example: 40 requests a minute, 5 at a time, one in twenty resets before it answers:\n  \
-                        tidegate sim --rpm 40 --concurrency 5 --latency 4s --fault reset_before_head=0.05\n\n\
-                        While it runs:\n  \
-                        curl http://127.0.0.1:9100/sim/stats\n  \
-                        curl -d '{\"requests\": 35, \"concurrency\": 4}' http://127.0.0.1:9100/sim/limits\n  \
-                        curl -d '{\"status_503\": 0.1}' http://127.0.0.1:9100/sim/faults")]
+#[command(after_help = "Example: 40 requests a minute, 5 at a time, one in twenty resets before it answers:
+  tidegate sim --rpm 40 --concurrency 5 --latency 4s --fault reset_before_head=0.05
+
+While it runs:
+  curl http://127.0.0.1:9100/sim/stats
+  curl -d '{\"requests\": 35, \"concurrency\": 4}' http://127.0.0.1:9100/sim/limits
+  curl -d '{\"status_503\": 0.1}' http://127.0.0.1:9100/sim/faults
+  curl -d '{\"how\": \"reset\", \"for_ms\": 60000}' http://127.0.0.1:9100/sim/down
+It is down in one of four ways: refuse, reset, 503 or hang; {\"how\": null} ends it. It keeps its port: what it refuses is a
+connection that was made, which it resets unread.
+
+A request may wish what happens to it, in an object \"sim\" in its JSON body: latency_ms, chunks (of the text), fault (a
+kind, or \"none\"), fault_after (events, or bytes of a plain body, or frames of a WebSocket), fault_once (a request that asks
+for the same again, or for the rest, meets no fault), reasoning (true) and tool_calls (how many). As headers: x-sim-latency-ms,
+x-sim-fault, x-sim-fault-after, x-sim-fault-once. A model whose name ends with -reasoning always reasons.
+
+Answers are a function of model and prompt, each delta is a token. /v1/completions continues, too: where a prompt goes on
+after its first line with the beginning of the answer to that line, the rest of that answer follows.")]
 pub struct Args {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9100")]
@@ -54,11 +66,13 @@ pub struct Args {
     /// How long everything is refused after a violation.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub penalty: Duration,
-    /// What goes wrong, and with which share of the requests; repeatable. Kinds: reset_before_head, eof_before_head,
-    /// reset_before_first_event, eof_before_first_event, reset_mid_stream, eof_mid_stream, status_500, status_503,
-    /// status_429, stall.
-    #[arg(long = "fault", value_name = "KIND=RATE")]
+    /// What goes wrong, and with which share of the requests; repeatable.
+    #[arg(long = "fault", value_name = "KIND=RATE", help = fault_help())]
     pub faults: Vec<Fault>,
+    /// Which requests to continue a partial answer are understood: any, vllm (continue_final_message), prefix (DeepSeek's),
+    /// prefix-echo (Mistral's, which repeats the partial answer), or off (400).
+    #[arg(long, value_name = "STYLE", default_value = "any")]
+    pub continuation: Continuation,
     /// Decides jitter, latency and faults.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -76,6 +90,7 @@ impl From<Args> for Settings {
             on_violation: args.on_violation,
             penalty: args.penalty,
             faults: args.faults,
+            continuation: args.continuation,
             seed: args.seed,
         }
     }
@@ -94,6 +109,11 @@ pub async fn run(args: Args) -> io::Result<()> {
     Ok(())
 }
 
+fn fault_help() -> String {
+    let kinds = FaultKind::names();
+    format!("What goes wrong, and with which share of the requests; repeatable. Kinds: {kinds}")
+}
+
 fn duration(text: &str) -> Result<Duration, UnitError> {
     parse_duration(text)
 }
@@ -108,7 +128,6 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::sim::FaultKind;
 
     #[derive(clap::Parser)]
     struct Command {
@@ -129,7 +148,13 @@ mod tests {
 
     #[test]
     fn mistakes_in_flags_are_told() {
-        for line in ["sim --window 10", "sim --on-violation 500", "sim --fault nap=1", "sim --latency-spread 2"] {
+        for line in [
+            "sim --window 10",
+            "sim --on-violation 500",
+            "sim --fault nap=1",
+            "sim --latency-spread 2",
+            "sim --continuation yes",
+        ] {
             assert!(Command::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -3,6 +3,8 @@
 //! The text is prose with everything that has ever broken a relay: quotes, back-slashes, new lines, blank lines that look
 //! like the end of an event, and characters of two to four bytes. It never depends on time, order or the process.
 
+use serde_json::json;
+
 /// The fewest and the most pieces an answer comes in, unless a directive asks for another number.
 const DELTAS: std::ops::RangeInclusive<u64> = 5..=40;
 
@@ -58,6 +60,45 @@ pub fn deltas(model: &str, prompt: &str, count: Option<usize>) -> Vec<String> {
     (0..count).map(|_| delta(&mut dice)).collect()
 }
 
+/// What is thought before an answer, in the pieces a stream sends: 3 to 15.
+#[must_use]
+pub fn reasoning(model: &str, prompt: &str) -> Vec<String> {
+    let mut dice = Dice(fingerprint(&[model, prompt, "reasoning"]));
+    let count = 3 + dice.roll() % 13;
+    (0..count).map(|_| delta(&mut dice)).collect()
+}
+
+/// A tool that is called instead of answering.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The id of the call.
+    pub id: String,
+    /// The name of the tool.
+    pub name: &'static str,
+    /// What it is called with, in the fragments a stream sends; joined they are a JSON object.
+    pub arguments: Vec<String>,
+}
+
+/// The tools that are called instead of answering.
+#[must_use]
+pub fn tool_calls(model: &str, prompt: &str, count: usize) -> Vec<ToolCall> {
+    let mut dice = Dice(fingerprint(&[model, prompt, "tool_calls"]));
+    let mut call = || {
+        let id = format!("call_{:016x}", dice.roll());
+        let name = if dice.roll().is_multiple_of(2) { "read_tide" } else { "open_gate" };
+        let arguments = json!({ "at": delta(&mut dice), "metres": dice.roll() % 12 }).to_string();
+        ToolCall { id, name, arguments: fragments(&arguments) }
+    };
+    (0..count).map(|_| call()).collect()
+}
+
+/// What follows a partial answer that was never the beginning of ours. No answer says it.
+pub(super) fn astray(model: &str, prompt: &str, partial: &[&str]) -> Vec<String> {
+    let mut dice = Dice(fingerprint(&[model, prompt]) ^ fingerprint(partial));
+    let count = 3 + dice.roll() % 5;
+    (0..count).map(|_| format!("<astray> {}", delta(&mut dice))).collect()
+}
+
 /// The embedding of an input: `dimensions` numbers between -1 and 1.
 #[must_use]
 pub fn embedding(model: &str, input: &str, dimensions: usize) -> Vec<f64> {
@@ -66,7 +107,7 @@ pub fn embedding(model: &str, input: &str, dimensions: usize) -> Vec<f64> {
     (0..dimensions).map(|_| number()).collect()
 }
 
-/// How many tokens a text is: a quarter of its bytes, rounded up.
+/// How many tokens a prompt is: a quarter of its bytes, rounded up. Of an answer, each delta is one.
 #[must_use]
 pub fn tokens(text: &str) -> u32 {
     u32::try_from(text.len().div_ceil(4)).unwrap_or(u32::MAX)
@@ -91,6 +132,12 @@ fn delta(dice: &mut Dice) -> String {
         text.push(' ');
     }
     text
+}
+
+/// A text in pieces of a few characters each.
+fn fragments(text: &str) -> Vec<String> {
+    let characters: Vec<char> = text.chars().collect();
+    characters.chunks(7).map(|piece| piece.iter().collect()).collect()
 }
 
 /// SplitMix64, written out: the content must not change with a library.
@@ -135,6 +182,16 @@ mod tests {
     fn answer_in_more_pieces_starts_with_the_answer_in_fewer() {
         let more = deltas("m", "p", Some(100)).concat();
         assert!(more.starts_with(&expected("m", "p")));
+    }
+
+    #[test]
+    fn tools_are_called_with_objects() {
+        let calls = tool_calls("m", "p", 20);
+        assert_eq!(calls[..5], tool_calls("m", "p", 5));
+        for call in calls {
+            let arguments: serde_json::Value = serde_json::from_str(&call.arguments.concat()).expect("JSON");
+            assert!(arguments["at"].is_string() && call.arguments.len() > 2, "{arguments}");
+        }
     }
 
     #[test]

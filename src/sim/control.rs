@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::fault::{Fault, FaultKind};
+use super::outage::Outage;
 use super::provider::Provider;
 use super::reply::Reply;
-use super::settings::{Fault, FaultKind, Limits};
+use super::settings::Limits;
 use super::wire::{Connection, RequestHead};
+use crate::time::Duration;
 use crate::units::parse_duration;
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The longest a provider is down: a day.
+const DOWN_MS_MAX: u64 = 86_400_000;
 
 /// Whether a request is for us rather than for the provider.
 pub(super) fn is_ours(head: &RequestHead) -> bool {
@@ -29,6 +34,7 @@ pub(super) async fn serve(
         ("GET", "/sim/arrivals") => Reply::json(200, &json!(provider.arrivals())),
         ("POST", "/sim/limits") => change(&body, |wishes| set_limits(provider, wishes)),
         ("POST", "/sim/faults") => change(&body, |wishes| set_faults(provider, wishes)),
+        ("POST", "/sim/down") => change(&body, |wishes| go_down(provider, wishes)),
         ("POST", "/sim/reset") => {
             provider.reset_stats();
             stats(provider)
@@ -37,7 +43,7 @@ pub(super) async fn serve(
             404,
             "not_found",
             None,
-            "try GET /sim/stats or /sim/arrivals, POST /sim/limits, /sim/faults or /sim/reset",
+            "try GET /sim/stats or /sim/arrivals, POST /sim/limits, /sim/faults, /sim/down or /sim/reset",
         ),
     };
     connection.write(&reply.bytes(head, 0)).await.ok()?;
@@ -98,4 +104,25 @@ fn set_faults(provider: &Provider, wishes: &serde_json::Map<String, Value>) -> R
     let now = faults.iter().map(|fault| (fault.kind.to_string(), json!(fault.rate))).collect();
     provider.set_faults(faults);
     Ok(Value::Object(now))
+}
+
+/// Goes down in the way and for the time that is named; `null` ends it.
+fn go_down(provider: &Provider, wishes: &serde_json::Map<String, Value>) -> Result<Value, String> {
+    if let Some(unknown) = wishes.keys().find(|name| !matches!(name.as_str(), "how" | "for_ms")) {
+        return Err(format!("{unknown}: expected how or for_ms"));
+    }
+    let how = wishes.get("how").ok_or("how: say how to be down, or null to come back")?;
+    if how.is_null() {
+        provider.come_back();
+        return Ok(json!({ "how": null }));
+    }
+    let outage = how.as_str().ok_or_else(|| format!("how: expected a string or null, found {how}"))?;
+    let outage: Outage = outage.parse().map_err(|error| format!("how: {error}"))?;
+    let lasts = wishes.get("for_ms").and_then(Value::as_u64).filter(|lasts| (1..=DOWN_MS_MAX).contains(lasts));
+    let lasts = lasts.ok_or_else(|| {
+        let found = wishes.get("for_ms").unwrap_or(&Value::Null);
+        format!("for_ms: expected milliseconds from 1 to {DOWN_MS_MAX}, found {found}")
+    })?;
+    provider.go_down(outage, Duration::from_millis(lasts));
+    Ok(json!({ "how": outage.as_str(), "for_ms": lasts }))
 }

@@ -1,5 +1,8 @@
 //! The life of one request: arrived, read, counted, ruled upon, answered.
 
+mod failing;
+mod pace;
+
 use std::io;
 use std::sync::Arc;
 
@@ -8,41 +11,63 @@ use tokio::net::TcpStream;
 
 use super::answer::{Answer, Payload, answer};
 use super::control;
+use super::fault::FaultKind;
 use super::judge::Ruling;
+use super::outage::Outage;
 use super::provider::{Provider, Slot};
 use super::realtime;
 use super::reply::{Head, Reply};
-use super::settings::{FaultKind, Violation};
+use super::settings::Violation;
 use super::wire::{Connection, Framing, RequestHead, WireError};
 use crate::time::{Duration, Instant, now};
+use pace::Pace;
 
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// So much of an answer at most is written in the step that gives the slot back.
 const LAST_WRITE_BYTES: usize = 16 * 1024;
 const STALL_MAX: Duration = Duration::from_secs(600);
-/// Between the last written byte and a reset, which would overtake it.
-const BEFORE_RESET: Duration = Duration::from_millis(10);
+/// So long a connection that is refused may show that it is one of those that are not: it asks for `/sim/…`.
+const BEFORE_REFUSAL: Duration = Duration::from_millis(50);
 
 /// Serves a connection until either side ends it. Dropping the future closes it and gives its slot back.
 pub(super) async fn serve(provider: Arc<Provider>, stream: TcpStream) {
-    let mut connection = Connection::new(stream);
-    while let Some(next) = serve_one(&provider, connection).await {
+    let (mut connection, mut is_ours) = (Connection::new(stream), false);
+    loop {
+        let head = tokio::select! {
+            biased;
+            head = connection.request_head() => head,
+            () = refused(&provider), if !is_ours => {
+                provider.note_refused();
+                return connection.reset();
+            }
+        };
+        let head = match head {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(error) => return refuse_malformed(&provider, connection, &error).await,
+        };
+        is_ours = control::is_ours(&head);
+        let next = if is_ours {
+            control::serve(&provider, connection, &head).await
+        } else if provider.down() == Some(Outage::Refuse) {
+            provider.note_refused();
+            return connection.reset();
+        } else {
+            serve_one(&provider, connection, head).await
+        };
+        let Some(next) = next else { return };
         connection = next;
     }
 }
 
-/// Serves the next request; the connection comes back if another may follow.
-async fn serve_one(provider: &Arc<Provider>, mut connection: Connection) -> Option<Connection> {
-    let head = match connection.request_head().await {
-        Ok(head) => head?,
-        Err(error) => {
-            refuse_malformed(provider, connection, &error).await;
-            return None;
-        }
-    };
-    if control::is_ours(&head) {
-        return control::serve(provider, connection, &head).await;
-    }
+/// Returns when an idle connection is to be refused. Dropping the future loses nothing.
+async fn refused(provider: &Provider) {
+    provider.refuses().await;
+    tokio::time::sleep(BEFORE_REFUSAL).await;
+}
+
+/// Serves a request; the connection comes back if another may follow.
+async fn serve_one(provider: &Arc<Provider>, connection: Connection, head: RequestHead) -> Option<Connection> {
     let slot = provider.arrive(&head);
     let mut exchange = Exchange { provider, connection, head, slot };
     let outcome = exchange.run().await;
@@ -120,21 +145,58 @@ impl Exchange<'_> {
             }
         };
         let mut luck = self.luck();
-        let answer = answer(&self.head, &body);
+        let answer = answer(&self.head, &body, self.provider.settings.continuation);
         drop(body);
+        let outage = self.provider.watch_outages();
         let ruling = self.count(answer.tokens, luck.f64()).await?;
+        if let Some(outage) = self.provider.down() {
+            return self.be_down(outage).await;
+        }
         if ruling != Ruling::Admitted {
             return self.refuse().await;
         }
         let (drawn_latency, drawn_fault) =
             (self.provider.settings.latency.draw(luck.f64()), self.provider.draw_fault(luck.f64()));
         let pace = Pace { start: now(), latency: answer.directives.latency.unwrap_or(drawn_latency) };
-        match answer.directives.fault.unwrap_or(drawn_fault) {
-            Some(fault) => self.fail(fault, answer, pace, luck.f64()).await,
-            None => match realtime::handshake_key(&self.head).map(str::to_owned) {
-                Some(key) => self.converse(&key, pace).await,
-                None => self.deliver(answer, pace).await,
-            },
+        let fault = self.fault(&answer, drawn_fault);
+        tokio::select! {
+            biased;
+            () = outage.cuts() => Ok(Ending::Reset),
+            ending = self.respond(answer, fault, pace, luck.f64()) => ending,
+        }
+    }
+
+    /// What goes wrong: what the request wishes, unless it has had its fault, else what was drawn.
+    fn fault(&self, answer: &Answer, drawn: Option<FaultKind>) -> Option<FaultKind> {
+        let fault = answer.directives.fault.unwrap_or(drawn);
+        let wished = answer.directives.fault.flatten().filter(|_| answer.directives.fault_once);
+        match wished {
+            Some(wished) if !self.provider.is_first(answer.identity, wished) => None,
+            _ => fault,
+        }
+    }
+
+    async fn respond(
+        &mut self,
+        answer: Answer,
+        fault: Option<FaultKind>,
+        pace: Pace,
+        luck: f64,
+    ) -> Result<Ending, Gone> {
+        let handshake = realtime::handshake_key(&self.head).map(str::to_owned);
+        match (fault, handshake) {
+            (None, None) => self.deliver(answer, pace).await,
+            (None, Some(key)) => self.converse(&key, pace).await,
+            (Some(fault), handshake) => self.fail(fault, answer, handshake, pace, luck).await,
+        }
+    }
+
+    /// What everybody gets while the provider is down.
+    async fn be_down(&mut self, outage: Outage) -> Result<Ending, Gone> {
+        match outage {
+            Outage::Refuse | Outage::Reset => Ok(Ending::Reset),
+            Outage::Unavailable => self.reply(&failing::error_status(503)).await,
+            Outage::Hang => self.silence().await,
         }
     }
 
@@ -187,7 +249,7 @@ impl Exchange<'_> {
                 self.slot.completes = true;
                 self.reply(&reply).await
             }
-            Payload::Stream(events) => {
+            Payload::Stream { events, .. } => {
                 self.stream(&events, events.len(), pace).await?;
                 self.slot.completes = true;
                 let chunked = self.stream_framing() == Framing::Chunked;
@@ -201,61 +263,31 @@ impl Exchange<'_> {
     async fn converse(&mut self, key: &str, pace: Pace) -> Result<Ending, Gone> {
         self.pause_until(pace.head()).await?;
         self.connection.write(realtime::switching(key, self.slot.ordinal).as_bytes()).await?;
-        match realtime::echo(&mut self.connection).await {
+        match realtime::echo(&mut self.connection, None).await {
             Ok(close) => {
                 self.slot.completes = true;
-                self.write_last(&close).await?;
+                self.write_last(&close.unwrap_or_default()).await?;
                 Ok(Ending::Eof)
             }
-            Err(WireError::Io(_) | WireError::Ended) => Err(Gone { at: now() }),
-            Err(WireError::Malformed(_) | WireError::TooLarge(_)) => {
+            Err(error) => self.misunderstood(&error),
+        }
+    }
+
+    /// A WebSocket that cannot go on.
+    fn misunderstood(&self, error: &WireError) -> Result<Ending, Gone> {
+        match error {
+            WireError::Io(_) | WireError::Ended => Err(Gone { at: now() }),
+            WireError::Malformed(_) | WireError::TooLarge(_) => {
                 self.provider.note_malformed();
                 Ok(Ending::Reset)
             }
         }
     }
 
-    async fn fail(&mut self, fault: FaultKind, answer: Answer, pace: Pace, luck: f64) -> Result<Ending, Gone> {
-        self.provider.note_fault(fault);
-        let ending = match fault {
-            FaultKind::ResetBeforeHead | FaultKind::ResetBeforeFirstEvent | FaultKind::ResetMidStream => Ending::Reset,
-            _ => Ending::Eof,
-        };
-        match fault {
-            FaultKind::Stall => self.pause_until(now() + STALL_MAX).await?,
-            FaultKind::ResetBeforeHead | FaultKind::EofBeforeHead => self.pause_until(pace.head()).await?,
-            FaultKind::ResetBeforeFirstEvent | FaultKind::EofBeforeFirstEvent => {
-                self.part(&answer.payload, 0.0, pace).await?;
-            }
-            FaultKind::ResetMidStream | FaultKind::EofMidStream => self.part(&answer.payload, luck, pace).await?,
-            FaultKind::Status500 | FaultKind::Status503 | FaultKind::Status429 => {
-                self.pause_until(pace.head()).await?;
-                return self.reply(&error_status(fault)).await;
-            }
-        }
-        if ending == Ending::Reset {
-            self.pause_until(now() + BEFORE_RESET).await?;
-        }
-        Ok(ending)
-    }
-
-    /// Writes the head and some of the answer: nothing for a share of 0, else half of a plain answer, and of a stream
-    /// three events at least but not its last two.
-    async fn part(&mut self, payload: &Payload, share: f64, pace: Pace) -> Result<(), Gone> {
-        match payload {
-            Payload::Stream(events) => {
-                let most = events.len().saturating_sub(2);
-                let count = if share == 0.0 { 0 } else { between(3.min(most), most, share) };
-                self.stream(events, count, pace).await
-            }
-            Payload::Whole(reply) => {
-                self.pause_until(pace.head()).await?;
-                let bytes = reply.bytes(&self.head, self.slot.ordinal);
-                let body = if self.head.method == "HEAD" { 0 } else { reply.body.len() };
-                let written = bytes.len() - if share == 0.0 { body } else { body.div_ceil(2) };
-                Ok(self.connection.write(&bytes[..written]).await?)
-            }
-        }
+    /// Not a byte, until the client leaves or ten minutes have passed.
+    async fn silence(&mut self) -> Result<Ending, Gone> {
+        self.pause_until(now() + STALL_MAX).await?;
+        Ok(Ending::Eof)
     }
 
     /// Writes the head of a stream and the first `count` of its events, each when its time has come.
@@ -266,12 +298,17 @@ impl Exchange<'_> {
         self.connection.write(&head.end(framing)).await?;
         for (index, event) in events.iter().take(count).enumerate() {
             self.pause_until(pace.event(index, events.len())).await?;
-            match framing {
-                Framing::Chunked => self.connection.write(&chunk(event)).await?,
-                Framing::Empty | Framing::Length(_) | Framing::UntilClose => self.connection.write(event).await?,
-            }
+            self.write_some(event).await?;
         }
         Ok(())
+    }
+
+    /// Writes some of a stream, as it is framed.
+    async fn write_some(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.stream_framing() {
+            Framing::Chunked => self.connection.write(&chunk(bytes)).await,
+            Framing::Empty | Framing::Length(_) | Framing::UntilClose => self.connection.write(bytes).await,
+        }
     }
 
     fn stream_framing(&self) -> Framing {
@@ -311,50 +348,9 @@ impl Exchange<'_> {
     }
 }
 
-/// When the parts of an answer are due.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    start: Instant,
-    latency: Duration,
-}
-
-impl Pace {
-    const HEAD_SHARE: f64 = 0.3;
-
-    fn head(self) -> Instant {
-        self.start + self.latency.mul_f64(Self::HEAD_SHARE)
-    }
-
-    fn end(self) -> Instant {
-        self.start + self.latency
-    }
-
-    fn event(self, index: usize, count: usize) -> Instant {
-        #[expect(clippy::cast_precision_loss, reason = "a stream has far fewer than 2^53 events")]
-        let progress = index as f64 / count.saturating_sub(1).max(1) as f64;
-        self.head() + self.latency.mul_f64((1.0 - Self::HEAD_SHARE) * progress)
-    }
-}
-
 fn chunk(event: &[u8]) -> Vec<u8> {
     let mut chunk = format!("{:x}\r\n", event.len()).into_bytes();
     chunk.extend_from_slice(event);
     chunk.extend_from_slice(b"\r\n");
     chunk
-}
-
-fn error_status(fault: FaultKind) -> Reply {
-    match fault {
-        FaultKind::Status429 => Reply::too_many(1),
-        FaultKind::Status503 => Reply::error(503, "server_error", Some("overloaded"), "The engine is overloaded."),
-        _ => Reply::error(500, "server_error", None, "The server had an error while processing your request."),
-    }
-}
-
-/// A whole number from `least` to `most`, as `luck` from 0 to 1 says.
-fn between(least: usize, most: usize, luck: f64) -> usize {
-    let span = u32::try_from(most - least).unwrap_or(u32::MAX);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 and span")]
-    let drawn = (f64::from(span) * luck).round() as u32;
-    least + drawn as usize
 }

@@ -15,7 +15,9 @@ mod answer;
 pub mod content;
 mod control;
 mod exchange;
+mod fault;
 pub mod judge;
+mod outage;
 mod provider;
 mod realtime;
 mod reply;
@@ -31,7 +33,9 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use settings::{Fault, FaultKind, Latency, Limits, SettingError, Settings, Violation};
+pub use fault::{Fault, FaultKind};
+pub use outage::Outage;
+pub use settings::{Continuation, Latency, Limits, SettingError, Settings, Violation};
 pub use stats::{Stats, Violations};
 
 use crate::time::{Duration, Tasks};
@@ -99,6 +103,16 @@ impl Running {
     /// Changes what goes wrong, from the next request on.
     pub fn set_faults(&self, faults: Vec<Fault>) {
         self.provider.set_faults(faults);
+    }
+
+    /// Goes down for so long. What runs is reset if new requests will be.
+    pub fn go_down(&self, outage: Outage, lasts: Duration) {
+        self.provider.go_down(outage, lasts);
+    }
+
+    /// Ends an outage.
+    pub fn come_back(&self) {
+        self.provider.come_back();
     }
 
     /// Clears the statistics. The window, what is in flight and a running penalty stay.

@@ -1,13 +1,16 @@
 //! The provider's one book: the judge, the statistics and what is set now, behind one lock.
 
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::content;
+use super::fault::{Fault, FaultKind};
 use super::judge::{Judge, Ruling};
-use super::settings::{Fault, FaultKind, Limits, Settings};
+use super::outage::{Outage, Outages, Watch};
+use super::settings::{Limits, Settings};
 use super::stats::Stats;
 use super::wire::{Connection, RequestHead};
 use crate::time::{Duration, Instant, now};
@@ -18,6 +21,7 @@ pub(super) struct Provider {
     pub(super) settings: Settings,
     started: Instant,
     book: Mutex<Book>,
+    outages: Outages,
 }
 
 #[derive(Debug)]
@@ -27,6 +31,7 @@ struct Book {
     stats: Stats,
     stats_since: Instant,
     arrived: u64,
+    faulted: Faulted,
 }
 
 impl Provider {
@@ -34,8 +39,15 @@ impl Provider {
         let started = now();
         let judge = Judge::new(settings.limits, settings.penalty);
         let faults = settings.faults.clone();
-        let book = Book { judge, faults, stats: Stats::default(), stats_since: started, arrived: 0 };
-        Arc::new(Self { settings, started, book: Mutex::new(book) })
+        let book = Book {
+            judge,
+            faults,
+            stats: Stats::default(),
+            stats_since: started,
+            arrived: 0,
+            faulted: Faulted::default(),
+        };
+        Arc::new(Self { settings, started, book: Mutex::new(book), outages: Outages::default() })
     }
 
     /// A head was read: the request is in flight until its slot is dropped or given back.
@@ -48,6 +60,7 @@ impl Provider {
         book.stats.requests += 1;
         book.stats.note_path(head.path());
         book.stats.note_ruling(ruling);
+        book.stats.requests_while_down += u64::from(self.down().is_some());
         let ordinal = book.arrived;
         drop(book);
         Slot { provider: Arc::clone(self), key, ordinal, arrival: ruling, taken: true, completes: false }
@@ -77,6 +90,37 @@ impl Provider {
 
     pub(super) fn note_fault(&self, kind: FaultKind) {
         *self.book.lock().stats.faults.entry(kind.to_string()).or_default() += 1;
+    }
+
+    /// Whether this is the first request for the same that is to meet this fault, as far as is remembered.
+    pub(super) fn is_first(&self, identity: u64, fault: FaultKind) -> bool {
+        self.book.lock().faulted.insert((identity, fault))
+    }
+
+    pub(super) fn down(&self) -> Option<Outage> {
+        self.outages.now()
+    }
+
+    /// Goes down for so long; what runs is reset where new requests are.
+    pub(super) fn go_down(&self, outage: Outage, lasts: Duration) {
+        self.outages.begin(outage, lasts);
+    }
+
+    pub(super) fn come_back(&self) {
+        self.outages.end();
+    }
+
+    /// Returns while, or as soon as, connections are refused.
+    pub(super) async fn refuses(&self) {
+        self.outages.refuses().await;
+    }
+
+    pub(super) fn watch_outages(&self) -> Watch {
+        self.outages.watch()
+    }
+
+    pub(super) fn note_refused(&self) {
+        self.book.lock().stats.connections_refused += 1;
     }
 
     pub(super) fn note_hangup(&self) {
@@ -141,6 +185,32 @@ impl Provider {
     }
 }
 
+/// So many requests that have had their fault are remembered; the oldest are forgotten.
+const FAULTED_MAX: usize = 10_000;
+
+/// Which requests have had the fault they wished for once.
+#[derive(Debug, Default)]
+struct Faulted {
+    known: HashSet<(u64, FaultKind)>,
+    oldest: VecDeque<(u64, FaultKind)>,
+}
+
+impl Faulted {
+    /// Whether it was not known.
+    fn insert(&mut self, request: (u64, FaultKind)) -> bool {
+        if !self.known.insert(request) {
+            return false;
+        }
+        self.oldest.push_back(request);
+        if self.oldest.len() > FAULTED_MAX
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
 /// A request in flight. Given back when dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -179,5 +249,21 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_that_had_their_fault_the_oldest_are_forgotten() {
+        let mut faulted = Faulted::default();
+        for identity in 0..=FAULTED_MAX as u64 {
+            assert!(faulted.insert((identity, FaultKind::Stall)));
+        }
+        assert!(!faulted.insert((1, FaultKind::Stall)) && faulted.insert((1, FaultKind::ResetLate)));
+        assert!(faulted.insert((0, FaultKind::Stall)), "forgotten");
+        assert_eq!((faulted.known.len(), faulted.oldest.len()), (FAULTED_MAX, FAULTED_MAX));
     }
 }

@@ -30,17 +30,30 @@ pub(super) fn switching(key: &str, ordinal: u64) -> String {
     )
 }
 
-/// Echoes frames until the client says Close; what is to be said to that is left to say.
-pub(super) async fn echo(connection: &mut Connection) -> Result<Vec<u8>, WireError> {
-    loop {
+/// Echoes frames until the client says Close, and returns what is to be said to that; or until `most` messages were
+/// echoed, and returns nothing.
+pub(super) async fn echo(connection: &mut Connection, most: Option<usize>) -> Result<Option<Vec<u8>>, WireError> {
+    let mut echoed = 0;
+    while most.is_none_or(|most| echoed < most) {
         let (first, payload) = frame(connection).await?;
         match first & 0x0f {
             PONG => {}
-            CLOSE => return Ok(unmasked(first, &payload)),
+            CLOSE => return Ok(Some(unmasked(first, &payload))),
             PING => connection.write(&unmasked(first & 0xf0 | PONG, &payload)).await?,
-            _ => connection.write(&unmasked(first, &payload)).await?,
+            _ => {
+                connection.write(&unmasked(first, &payload)).await?;
+                echoed += 1;
+            }
         }
     }
+    Ok(None)
+}
+
+/// Echoes half of the next frame.
+pub(super) async fn echo_half(connection: &mut Connection) -> Result<(), WireError> {
+    let (first, payload) = frame(connection).await?;
+    let frame = unmasked(first, &payload);
+    Ok(connection.write(&frame[..frame.len().div_ceil(2)]).await?)
 }
 
 /// The next frame: its first byte, and its payload unmasked.

@@ -1,9 +1,10 @@
 //! How the simulated provider behaves: what it allows, how long it takes, and what goes wrong how often.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::fault::Fault;
 use crate::time::Duration;
 
 /// Everything that shapes a simulated provider. The default is fast, faultless and unlimited, on a free port.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub penalty: Duration,
     /// What goes wrong, how often.
     pub faults: Vec<Fault>,
+    /// Which requests to continue a partial answer are understood.
+    pub continuation: Continuation,
     /// Decides jitter, latency and faults; equal seeds give the n-th request equal luck.
     pub seed: u64,
 }
@@ -43,6 +46,7 @@ impl Default for Settings {
             on_violation: Violation::Reset,
             penalty: Duration::from_secs(10),
             faults: Vec::new(),
+            continuation: Continuation::default(),
             seed: 0,
         }
     }
@@ -111,119 +115,53 @@ impl FromStr for Violation {
             "1006" | "reset" => Ok(Self::Reset),
             "429" => Ok(Self::TooMany),
             "404" => Ok(Self::NotFound),
-            _ => Err(SettingError { expected: "1006, 429 or 404", found: word.to_owned() }),
+            _ => Err(SettingError::new("1006, 429 or 404", word)),
         }
     }
 }
 
-/// Something that goes wrong with a share of the requests.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Fault {
-    /// What goes wrong.
-    pub kind: FaultKind,
-    /// The share of requests it happens to, 0 to 1. The rates of all faults add up; what exceeds 1 never happens.
-    pub rate: f64,
+/// Which requests to continue a partial answer are understood. A continuation is answered with the rest alone, except by
+/// [`Continuation::PrefixEcho`]; what is not understood is ignored, as most providers do, except by
+/// [`Continuation::Off`], which refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Continuation {
+    /// Those of vLLM and of DeepSeek.
+    #[default]
+    Any,
+    /// `continue_final_message`, with `add_generation_prompt: false`, as vLLM wants it.
+    Vllm,
+    /// `prefix: true` in the last message, as DeepSeek wants it.
+    Prefix,
+    /// The same, but the answer repeats the partial one, as Mistral's does.
+    PrefixEcho,
+    /// None: 400, as strict providers answer what they do not know.
+    Off,
 }
 
-impl FromStr for Fault {
-    type Err = SettingError;
+impl Continuation {
+    /// Whether `continue_final_message` is understood.
+    pub(super) const fn knows_final_message(self) -> bool {
+        matches!(self, Self::Any | Self::Vllm)
+    }
 
-    fn from_str(text: &str) -> Result<Self, SettingError> {
-        let refuse = || SettingError { expected: "KIND=RATE with a rate from 0 to 1", found: text.to_owned() };
-        let (kind, rate) = text.split_once('=').ok_or_else(refuse)?;
-        let rate: f64 = rate.trim().parse().map_err(|_| refuse())?;
-        if !(0.0..=1.0).contains(&rate) {
-            return Err(refuse());
-        }
-        Ok(Self { kind: kind.trim().parse()?, rate })
+    /// Whether `prefix` in the last message is understood.
+    pub(super) const fn knows_prefix(self) -> bool {
+        matches!(self, Self::Any | Self::Prefix | Self::PrefixEcho)
     }
 }
 
-/// What can go wrong with a request that was admitted. It was counted, and it holds its slot, all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FaultKind {
-    /// The connection is reset before any byte of the answer.
-    ResetBeforeHead,
-    /// The connection is closed before any byte of the answer.
-    EofBeforeHead,
-    /// The head comes, then a reset and no byte of the body.
-    ResetBeforeFirstEvent,
-    /// The head comes, then the end of the connection and no byte of the body.
-    EofBeforeFirstEvent,
-    /// A reset after some events, or after half of a plain body.
-    ResetMidStream,
-    /// The end of the connection after some events, or after half of a plain body.
-    EofMidStream,
-    /// 500 in the provider's words.
-    Status500,
-    /// 503 in the provider's words.
-    Status503,
-    /// 429 with `Retry-After: 1`, although no limit was exceeded.
-    Status429,
-    /// Not a byte, until the client leaves or ten minutes have passed.
-    Stall,
-}
-
-impl FaultKind {
-    /// Every kind there is.
-    pub const ALL: [Self; 10] = [
-        Self::ResetBeforeHead,
-        Self::EofBeforeHead,
-        Self::ResetBeforeFirstEvent,
-        Self::EofBeforeFirstEvent,
-        Self::ResetMidStream,
-        Self::EofMidStream,
-        Self::Status500,
-        Self::Status503,
-        Self::Status429,
-        Self::Stall,
-    ];
-
-    /// The name used on the command line, in `POST /sim/faults`, in directives and in statistics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ResetBeforeHead => "reset_before_head",
-            Self::EofBeforeHead => "eof_before_head",
-            Self::ResetBeforeFirstEvent => "reset_before_first_event",
-            Self::EofBeforeFirstEvent => "eof_before_first_event",
-            Self::ResetMidStream => "reset_mid_stream",
-            Self::EofMidStream => "eof_mid_stream",
-            Self::Status500 => "status_500",
-            Self::Status503 => "status_503",
-            Self::Status429 => "status_429",
-            Self::Stall => "stall",
-        }
-    }
-
-    /// The fault that `luck`, uniform in 0 to 1, draws from these rates.
-    pub(super) fn draw(faults: &[Fault], luck: f64) -> Option<Self> {
-        let mut rates = 0.0;
-        for fault in faults {
-            rates += fault.rate;
-            if luck < rates {
-                return Some(fault.kind);
-            }
-        }
-        None
-    }
-}
-
-impl fmt::Display for FaultKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for FaultKind {
+impl FromStr for Continuation {
     type Err = SettingError;
 
     fn from_str(word: &str) -> Result<Self, SettingError> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or_else(|| SettingError {
-            expected: "one of reset_before_head, eof_before_head, reset_before_first_event, eof_before_first_event, \
-                       reset_mid_stream, eof_mid_stream, status_500, status_503, status_429, stall",
-            found: word.to_owned(),
-        })
+        match word {
+            "any" => Ok(Self::Any),
+            "vllm" => Ok(Self::Vllm),
+            "prefix" => Ok(Self::Prefix),
+            "prefix-echo" => Ok(Self::PrefixEcho),
+            "off" => Ok(Self::Off),
+            _ => Err(SettingError::new("any, vllm, prefix, prefix-echo or off", word)),
+        }
     }
 }
 
@@ -231,31 +169,19 @@ impl FromStr for FaultKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found {found:?}")]
 pub struct SettingError {
-    pub(super) expected: &'static str,
-    pub(super) found: String,
+    expected: Cow<'static, str>,
+    found: String,
+}
+
+impl SettingError {
+    pub(super) fn new(expected: impl Into<Cow<'static, str>>, found: &str) -> Self {
+        Self { expected: expected.into(), found: found.to_owned() }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn faults_read_as_people_write_them() {
-        for kind in FaultKind::ALL {
-            assert_eq!(format!("{kind}=0.25").parse(), Ok(Fault { kind, rate: 0.25 }));
-        }
-        for wrong in ["", "stall", "stall=", "stall=1.1", "stall=-0.1", "stall=NaN", "nap=0.1"] {
-            assert!(wrong.parse::<Fault>().is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn rates_of_faults_add_up() {
-        let faults = [Fault { kind: FaultKind::Stall, rate: 0.25 }, Fault { kind: FaultKind::Status500, rate: 0.25 }];
-        let drawn = [0.0, 0.24, 0.25, 0.49, 0.5, 0.99].map(|luck| FaultKind::draw(&faults, luck));
-        let (stall, status) = (Some(FaultKind::Stall), Some(FaultKind::Status500));
-        assert_eq!(drawn, [stall, stall, status, status, None, None]);
-    }
 
     #[test]
     fn latency_stays_within_its_spread() {

@@ -30,6 +30,12 @@ pub struct Stats {
     pub violations: Violations,
     /// Requests refused only because a penalty ran.
     pub refused_in_penalty: u64,
+    /// Requests that arrived while the provider was down; they are in `requests`, too, and in `counted`.
+    #[serde(default)]
+    pub requests_while_down: u64,
+    /// Connections that were refused while the provider was down. What they asked for was not read, and is not counted.
+    #[serde(default)]
+    pub connections_refused: u64,
     /// Requests in flight now.
     pub in_flight: u32,
     /// Most requests in flight at any moment.

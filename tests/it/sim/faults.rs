@@ -1,6 +1,6 @@
-//! Each fault is what it is called, and comes as often as asked.
+//! Each fault is what it is called, breaks where it is told to, and comes as often as asked.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate::sim::{Fault, FaultKind, Settings};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -18,32 +18,96 @@ async fn each_fault_looks_as_it_is_called() {
         }
     }
     eventually("all slots are given back", || sim.stats().in_flight == 0).await;
-    let stats = sim.stats();
+    let (stats, requests) = (sim.stats(), FaultKind::ALL.len() as u64 * 2);
     assert!(FaultKind::ALL.iter().all(|kind| stats.faults[kind.as_str()] == 2), "{stats:?}");
-    assert_eq!((stats.counted, stats.completed, stats.hangups), (20, 0, 2), "a stall ends with its client");
+    assert_eq!((stats.counted, stats.completed, stats.hangups), (requests, 0, 4), "a stall ends with its client");
 }
 
 async fn sees_fault(client: &mut Raw, kind: FaultKind, stream: bool) {
-    match kind {
-        FaultKind::Stall => {
-            let nothing = timeout(ms(300), client.0.read_u8()).await;
-            assert!(nothing.is_err(), "a stall says nothing: {nothing:?}");
+    if let Some(status) = kind.status() {
+        let answer = client.answer().await.expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains("\"error\":{"), "{answer}");
+        assert_eq!(answer.contains("retry-after: 1\r\n"), kind == FaultKind::Status429);
+        return;
+    }
+    if kind == FaultKind::Stall {
+        let nothing = timeout(ms(300), client.0.read_u8()).await;
+        assert!(nothing.is_err(), "a stall says nothing: {nothing:?}");
+        return;
+    }
+    let (seen, reset) = match kind {
+        FaultKind::StallMidStream => (client.until_silence().await, false),
+        _ => client.until_the_end().await,
+    };
+    assert_eq!(reset, kind.as_str().starts_with("reset"), "{kind}");
+    let (head, body) = seen.split_once("\r\n\r\n").unwrap_or(("", ""));
+    assert_eq!(head.is_empty(), kind.as_str().ends_with("head"), "{kind}: {seen}");
+    let begun = !kind.as_str().ends_with("head") && !kind.as_str().ends_with("first_event");
+    assert_eq!(!body.is_empty(), begun, "{kind}: {seen}");
+    assert!(!is_whole(seen.as_bytes()) && !body.contains("[DONE]\n"), "{kind}: {seen}");
+    assert!(!begun || !stream || body.matches("data: {").count() >= 3, "{kind}: {seen}");
+    assert_eq!(seen.contains(r#""finish_reason":"stop""#) && stream, kind == FaultKind::ResetLate && stream, "{seen}");
+    let ends_in_an_event = !body.is_empty() && stream && !body.ends_with("\n\n\r\n");
+    assert_eq!(ends_in_an_event, kind == FaultKind::HalfEvent && stream, "{kind}: {seen}");
+}
+
+#[tokio::test]
+async fn stream_breaks_after_every_event_it_is_told_to_break_after() {
+    let sim = sim(Settings::default()).await;
+    let mut client = Raw::to(&sim).await;
+    client.send(&chat("p", true, &json!({}))).await;
+    let whole = client.answer().await.expect("whole");
+    let events = whole.matches("data: ").count();
+    for after in 0..=events {
+        for kind in ["reset_mid_stream", "eof_mid_stream", "half_event"] {
+            let mut client = Raw::to(&sim).await;
+            client.send(&chat("p", true, &json!({ "fault": kind, "fault_after": after }))).await;
+            let (seen, _) = client.until_the_end().await;
+            let half = usize::from(kind == "half_event" && after < events);
+            assert_eq!(seen.matches("data: ").count(), after + half, "{kind}: {seen}");
+            assert!(!is_whole(seen.as_bytes()), "{kind} {after}: {seen}");
+            assert_eq!(seen.contains("[DONE]\n"), after == events, "{kind} {after}: {seen}");
         }
-        FaultKind::Status500 | FaultKind::Status503 | FaultKind::Status429 => {
-            let answer = client.answer().await.expect("an answer");
-            assert!(kind.as_str().ends_with(&answer[9..12]) && answer.contains("\"error\":{"), "{answer}");
-            assert_eq!(answer.contains("retry-after: 1\r\n"), kind == FaultKind::Status429);
-        }
-        _ => {
-            let (seen, reset) = client.until_the_end().await;
-            assert_eq!(reset, kind.as_str().starts_with("reset"), "{kind}");
-            let (head, body) = seen.split_once("\r\n\r\n").unwrap_or(("", ""));
-            let (before_head, mid) = (kind.as_str().ends_with("head"), kind.as_str().ends_with("mid_stream"));
-            assert_eq!(head.is_empty(), before_head, "{kind}: {seen}");
-            assert_eq!(body.is_empty(), !mid, "{kind}: {seen}");
-            assert!(!is_whole(seen.as_bytes()) && !body.contains("[DONE]\n"), "{kind}: {seen}");
-            assert!(!mid || !stream || body.matches("data: {").count() >= 3, "{kind}: {seen}");
-        }
+    }
+    let mut plain = Raw::to(&sim).await;
+    plain.send(&chat("p", false, &json!({ "fault": "eof_mid_stream", "fault_after": 7 }))).await;
+    let (seen, _) = plain.until_the_end().await;
+    assert_eq!(seen.split_once("\r\n\r\n").expect("a head").1.len(), 7);
+}
+
+#[tokio::test]
+async fn fault_that_is_wished_for_once_happens_once_and_never_to_the_rest_of_that_answer() {
+    let faults = vec![Fault { kind: FaultKind::Status500, rate: 1.0 }];
+    let sim = sim(Settings { faults, ..Settings::default() }).await;
+    let directives = json!({ "fault": "reset_mid_stream", "fault_after": 3, "fault_once": true });
+    for broken in [true, false, false] {
+        let mut client = Raw::to(&sim).await;
+        assert_eq!(client.asks(&chat("p", true, &directives)).await.is_err(), broken);
+    }
+    let messages = json!([{ "role": "user", "content": "p" }, { "role": "assistant", "content": "x", "prefix": true }]);
+    let mut body = json!({ "model": "m", "messages": messages, "stream": true, "sim": directives });
+    let mut client = Raw::to(&sim).await;
+    assert_eq!(client.asks(&super::post("/v1/chat/completions", &body)).await.expect("whole"), 200);
+    body["model"] = json!("other");
+    assert!(Raw::to(&sim).await.asks(&super::post("/v1/chat/completions", &body)).await.is_err(), "its own first");
+    let echo = "PUT /v1/files/a HTTP/1.1\r\nx-sim-fault: eof_before_head\r\nx-sim-fault-once: true\r\n\r\n";
+    assert!(Raw::to(&sim).await.asks(echo).await.is_err());
+    assert_eq!(Raw::to(&sim).await.asks(echo).await.expect("its fault is behind it"), 200);
+    assert_eq!(sim.stats().faults["reset_mid_stream"], 2);
+}
+
+#[tokio::test]
+async fn wishes_that_are_not_understood_are_told() {
+    let sim = sim(Settings::default()).await;
+    let mut client = Raw::to(&sim).await;
+    for (wish, told) in [
+        (json!({ "fault": "nap" }), "stall_mid_stream"),
+        (json!({ "fault_after": -1 }), "sim.fault_after: expected a whole number, found -1"),
+        (json!({ "fault_after": "soon" }), "found"),
+    ] {
+        client.send(&chat("p", true, &wish)).await;
+        let answer = client.answer().await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(told), "{answer}");
     }
 }
 
@@ -59,4 +123,52 @@ async fn faults_come_at_their_rate() {
     assert!((60..140).contains(&failed), "{failed} of 400");
     sim.set_faults(Vec::new());
     assert_eq!(client.asks(MODELS).await.expect("answered"), 200);
+}
+
+/// A handshake that wishes for a fault after two frames, and the frames that came before the end, of which it asks four.
+async fn frames(sim: &tidegate::sim::Running, fault: &str) -> (usize, usize, bool) {
+    const HELLO: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
+    let mut client = Raw::to(sim).await;
+    let handshake =
+        "GET /v1/realtime HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: a\r\n";
+    client.send(&format!("{handshake}x-sim-fault: {fault}\r\nx-sim-fault-after: 2\r\n\r\n")).await;
+    client.until_head().await;
+    let mut frames = Vec::new();
+    for _ in 0..4 {
+        // Where it is over, nothing more can be sent.
+        if tokio::io::AsyncWriteExt::write_all(&mut client.0, &HELLO).await.is_err() {
+            break;
+        }
+        let mut echoed = [0; 4];
+        let end = timeout(ms(300), client.0.read(&mut echoed)).await;
+        match end {
+            Ok(Ok(1..)) => frames.push(echoed),
+            Ok(Ok(_)) => return (frames.len(), 0, false),
+            Ok(Err(_)) => return (frames.len(), 0, true),
+            Err(_) => return (frames.len(), 1, false),
+        }
+    }
+    (frames.len(), 2, false)
+}
+
+#[tokio::test]
+async fn websocket_breaks_after_some_frames_without_a_close() {
+    let sim = sim(Settings::default()).await;
+    for (fault, seen) in [
+        ("reset_before_first_event", (0, 0, true)),
+        ("eof_before_first_event", (0, 0, false)),
+        ("reset_mid_stream", (2, 0, true)),
+        ("eof_mid_stream", (2, 0, false)),
+        ("stall_mid_stream", (2, 1, false)),
+        ("half_event", (3, 0, false)),
+    ] {
+        assert_eq!(frames(&sim, fault).await, seen, "{fault}");
+    }
+    let mut client = Raw::to(&sim).await;
+    let handshake = "GET /v1/realtime HTTP/1.1\r\nupgrade: websocket\r\nsec-websocket-key: a\r\n";
+    assert!(client.asks(&format!("{handshake}x-sim-fault: reset_before_head\r\n\r\n")).await.is_err());
+    let refused = Raw::to(&sim).await.asks(&format!("{handshake}x-sim-fault: status_529\r\n\r\n")).await;
+    assert_eq!(refused.expect("an answer"), 529);
+    let names: Vec<Value> = sim.stats().faults.keys().map(|name| json!(name)).collect();
+    assert_eq!(names.len(), 8, "{names:?}");
 }
