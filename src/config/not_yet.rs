@@ -26,13 +26,7 @@ impl fmt::Display for Notice {
 /// What is not built: settings by their schema path (or tables, for all inside), the values that ask for nothing
 /// missing, and what is missing. Take a line out when its feature comes.
 const MISSING: &[(&str, &[&str], &str)] = &[
-    ("upstreams.kind", &["model"], "rules for agents beyond that a call is not sent again"),
-    ("upstreams.continuation", &["off"], "continuing a partial answer"),
-    ("retry.budget", &[], "the retry budget"),
-    ("retry.agents", &["false"], "the rules for agents"),
     ("breaker", &[], "the circuit breaker"),
-    ("recovery.mid_stream", &["error"], "recovery in the middle of a stream"),
-    ("recovery.holdback", &["first_event"], "holding back more than the first event"),
     ("recovery.cooldown", &[], "cooling down after resets"),
     ("recovery.cooldown_max", &[], "cooling down after resets"),
     ("cache", &[], "the cache"),
