@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use tidegate::openai::{Framer, Route, Sniff, Terminal};
+use tidegate::openai::continuation::{Partial, Style};
+use tidegate::openai::{Frame, Framer, Route, Sniff, Terminal};
 
 pub(crate) fn benches(criterion: &mut Criterion) {
     sniff(criterion);
@@ -41,6 +42,26 @@ fn frame(criterion: &mut Criterion) {
             }
         });
     });
+    let event = framer_event(&chunk);
+    group.bench_function("watch", |bench| {
+        let mut terminal = Terminal::for_route(Route::ChatCompletions);
+        bench.iter(|| terminal.observe(black_box(&event)));
+    });
+    // 1,000 events a stream, so that the text does not outgrow what is kept.
+    group.bench_function("keep_to_continue_x1000", |bench| {
+        bench.iter(|| {
+            let mut partial = Partial::new(Route::ChatCompletions, 1);
+            (0..1_000).for_each(|_| partial.observe(black_box(&event)));
+            partial
+        });
+    });
+    group.bench_function("splice", |bench| {
+        let mut partial = Partial::new(Route::ChatCompletions, 1);
+        partial.observe(&renamed(&chunk));
+        let question = br#"{"messages":[]}"#;
+        let mut splice = partial.request(question, Some(Style::Vllm)).unwrap().splice;
+        bench.iter(|| black_box(splice.rewrite(event.clone())).unwrap().count());
+    });
     group.bench_function("naive_tree", |bench| {
         bench.iter(|| {
             let data = chunk.strip_prefix(b"data: ").unwrap();
@@ -48,4 +69,14 @@ fn frame(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+fn framer_event(chunk: &Bytes) -> Frame {
+    Framer::default().push(chunk.clone()).next().unwrap()
+}
+
+/// As it would come in another stream.
+fn renamed(chunk: &Bytes) -> Frame {
+    let text = std::str::from_utf8(chunk).unwrap().replace("chatcmpl-1", "chatcmpl-2");
+    framer_event(&Bytes::from(text))
 }

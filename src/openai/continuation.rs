@@ -31,8 +31,12 @@ mod echo;
 mod event;
 mod json;
 mod partial;
+#[cfg(test)]
+mod properties;
 mod request;
 mod splice;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

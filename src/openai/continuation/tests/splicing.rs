@@ -1,0 +1,204 @@
+//! The events of continuations.
+
+use super::*;
+
+/// As [`delta`], of another stream.
+fn next(delta: &str, rest: &str) -> Frame {
+    event(&format!(
+        r#"{{"id":"two", "created":2,"model":"other","choices":[{{"index":0,"delta":{delta}{rest}}}],"p":"ab"}}"#
+    ))
+}
+
+fn next_text(text: &str) -> Frame {
+    next(&format!(r#"{{"content":{}}}"#, Value::from(text)), "")
+}
+
+const SENTENCE: &str = "The sky is blue because of the air.";
+
+#[test]
+fn a_chunk_bears_the_name_of_the_first_stream_and_no_second_role() {
+    let mut splice = splice(&said(&["a"]), Style::Vllm);
+    let frames = [
+        next(r#"{"role":"assistant","content":""}"#, r#","logprobs":null"#),
+        next(r#"{"role":"assistant", "content":" b"}"#, ""),
+        next(r#"{ "content":" \u00e9" }"#, r#","logprobs":{"content":[{}]}"#),
+        next("{}", r#","finish_reason":"stop""#),
+        event("[DONE]"),
+    ];
+    let chunk = |delta: &str, rest: &str| {
+        format!(
+            "data: {{\"id\":\"one\", \"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{delta}{rest}}}],\"p\":\"ab\"}}\n\n"
+        )
+    };
+    assert_eq!(
+        rewritten(&mut splice, frames).unwrap(),
+        [
+            chunk(r#"{"content":" b"}"#, ""),
+            chunk(r#"{ "content":" \u00e9" }"#, r#","logprobs":{"content":[{}]}"#),
+            chunk("{}", r#","finish_reason":"stop""#),
+            "data: [DONE]\n\n".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_blank_stream_is_taken_over_with_its_name() {
+    let mut renamed = chat([role()]).request(b"not even read", None).unwrap().splice;
+    let events = rewritten(&mut renamed, [next(r#"{"role":"assistant","content":""}"#, ""), next_text("a")]).unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(events[0].contains(r#""id":"one""#) && text_of(&events) == "a");
+
+    // Where nothing at all was passed on, everything is new, the role too.
+    let mut untouched = chat([]).request(b"", None).unwrap().splice;
+    let frames = [next(r#"{"role":"assistant","content":""}"#, ""), next(r#"{"role":"assistant","content":"a"}"#, "")];
+    let events = rewritten(&mut untouched, frames.clone()).unwrap();
+    assert_eq!(events[0].as_bytes(), frames[0].bytes());
+    assert!(events[1].contains(r#"{"content":"a"}"#), "a role is told once");
+}
+
+#[test]
+fn what_is_no_part_of_the_answer_passes_unchanged() {
+    let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
+    for unchanged in [
+        ": heartbeat\n\n",
+        "event: ping\n\n",
+        "data: {\"id\":\"two\",\"error\":{\"message\":\"no\"}}\r\n\r\n",
+        "event: error\ndata: {\"message\":\"no\"}\n\n",
+        "data: [DONE]\n\n",
+    ] {
+        let frame = Frame::Event(Bytes::from(unchanged.to_owned()));
+        assert_eq!(rewritten(&mut splice, [frame]).unwrap(), [unchanged]);
+    }
+}
+
+#[test]
+fn line_ends_and_other_fields_stay_where_data_is_rewritten() {
+    let mut splice = splice(&said(&["a"]), Style::Vllm);
+    let event = "\u{feff}event: chunk\r\nid: 7\r\ndata: {\"id\":\"two\",\r\ndata: \"choices\":[]}\r\nretry: 1\r\n\r\n";
+    let frame = Frame::Event(Bytes::from(event));
+    assert_eq!(
+        rewritten(&mut splice, [frame]).unwrap(),
+        ["event: chunk\r\nid: 7\r\ndata: {\"id\":\"one\", \"choices\":[]}\r\nretry: 1\r\n\r\n"]
+    );
+}
+
+#[test]
+fn white_space_that_was_not_sent_is_dropped_where_it_comes_again() {
+    for (before, after, expected) in [
+        (&["a", " \n"][..], &[" \nb"][..], "b"),
+        (&["a", " \n"], &[" ", "\n", "\nb"], "\nb"),
+        (&["a", "  "], &[" ", "b", " c"], "b c"),
+        (&["a", " \n"], &["b \n"], "b \n"),
+        (&["a"], &[" b"], " b"),
+        (&["a\u{3000}"], &["\u{3000}é"], "é"),
+        (&["\n\n"], &["\n\nb"], "b"),
+        (&["\n"], &["\n", "\n"], "\n"),
+    ] {
+        let mut splice = splice(&said(before), Style::Vllm);
+        let events = rewritten(&mut splice, after.iter().map(|text| next_text(text))).unwrap();
+        assert_eq!(text_of(&events), expected, "{before:?} {after:?}");
+        assert!(!events.iter().any(|event| event.contains(r#""content":"""#)), "no empty event is passed on");
+    }
+    let mut splice = splice(&chat([reasoning("hm ")]), Style::Prefix);
+    let thought = next(r#"{"reasoning_content":" so","reasoning":" so"}"#, "");
+    let events = rewritten(&mut splice, [thought, next_text(" b")]).unwrap();
+    assert!(events[0].contains(r#"{"reasoning_content":"so","reasoning":"so"}"#), "{events:?}");
+    assert_eq!(text_of(&events), " b", "that of the answer is its own");
+}
+
+#[test]
+fn an_event_that_tells_more_than_what_was_said_stays() {
+    let mut splice = splice(&said(&["a", " "]), Style::Vllm);
+    let frames = [next(r#"{"content":" "}"#, r#","finish_reason":"stop""#)];
+    let events = rewritten(&mut splice, frames).unwrap();
+    assert!(events[0].contains(r#"{"content":""},"finish_reason":"stop""#), "{events:?}");
+}
+
+#[test]
+fn an_echo_is_dropped_however_it_is_cut() {
+    let (head, tail) = SENTENCE.split_at(10);
+    for cut in
+        [&[SENTENCE, " And"][..], &[head, tail, " And"], &[head, &format!("{tail} And")], &[&format!("{SENTENCE} And")]]
+    {
+        let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
+        let role = next(r#"{"role":"assistant","content":""}"#, "");
+        let frames = [role].into_iter().chain(cut.iter().map(|text| next_text(text)));
+        assert_eq!(text_of(&rewritten(&mut splice, frames).unwrap()), " And", "{cut:?}");
+    }
+    // White space that was not sent follows the echo.
+    let mut with_space = splice(&said(&[SENTENCE, " "]), Style::Prefix);
+    assert_eq!(text_of(&rewritten(&mut with_space, [next_text(SENTENCE), next_text(" And")]).unwrap()), "And");
+    // vLLM repeats nothing.
+    let mut vllm = splice(&said(&[SENTENCE]), Style::Vllm);
+    assert_eq!(text_of(&rewritten(&mut vllm, [next_text(SENTENCE)]).unwrap()), SENTENCE);
+}
+
+#[test]
+fn what_only_looked_like_an_echo_is_passed_on_in_order() {
+    let ending = || next("{}", r#","finish_reason":"stop""#);
+    for after in [&["The", " sky", " is green"][..], &["The", " sky"], &["The", "", " sea"]] {
+        let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
+        let frames = after.iter().map(|text| next_text(text)).chain([ending(), event("[DONE]")]);
+        let events = rewritten(&mut splice, frames).unwrap();
+        assert_eq!(text_of(&events), after.concat());
+        assert!(events[events.len() - 2].contains("stop") && events.iter().all(|event| !event.contains("two")));
+    }
+    // The white space that was not sent is looked for in what was held, too.
+    let mut spaced = splice(&said(&[" The sky", " "]), Style::Prefix);
+    assert_eq!(text_of(&rewritten(&mut spaced, [next_text(" "), next_text("and")]).unwrap()), "and");
+    // An echo, or a laugh?
+    let mut short = splice(&said(&["ha"]), Style::Prefix);
+    assert_eq!(rewritten(&mut short, [next_text("h"), next_text("aha")]), Err(Misfit::Ambiguous));
+}
+
+#[test]
+fn usage_is_told_as_if_the_answer_had_come_in_one_piece() {
+    let told = |splice: &mut Splice, usage: &str| {
+        let events = rewritten(splice, [event(&format!(r#"{{"choices":[],"usage":{usage}}}"#))]).unwrap();
+        let (_, usage) = events[0].split_once("\"usage\":").unwrap();
+        usage.trim_end().strip_suffix('}').unwrap().to_owned()
+    };
+    let mut spliced = splice(&said(&["a", " b", " ", "\n"]), Style::Vllm);
+    assert_eq!(
+        told(
+            &mut spliced,
+            r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":0}}"#
+        ),
+        r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":0}}"#
+    );
+    assert_eq!(told(&mut spliced, r#"{"completion_tokens":5}"#), r#"{"completion_tokens":7}"#);
+    for odd in
+        [r#"{"prompt_tokens":1,"completion_tokens":5,"total_tokens":6}"#, "null", r#"{"prompt_tokens":12}"#, "[]"]
+    {
+        assert_eq!(told(&mut spliced, odd), odd);
+    }
+    // vLLM is not given the reasoning, which therefore is in no prompt.
+    let partial = chat([reasoning("a"), reasoning("b"), content("c")]);
+    let usage = r#"{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16}"#;
+    let expected = r#"{"prompt_tokens":10,"completion_tokens":8,"total_tokens":18}"#;
+    assert_eq!(told(&mut splice(&partial, Style::Vllm), usage), expected);
+    // What is asked for again as it was counts for itself.
+    assert_eq!(told(&mut splice(&said(&[" "]), Style::Vllm), usage), usage);
+}
+
+#[test]
+fn what_does_not_fit_ends_the_stream() {
+    for (frame, expected) in [
+        (next(r#"{"reasoning":"hm"}"#, ""), Misfit::Reasoning),
+        (next(r#"{"content":[{"type":"thinking"}]}"#, ""), Misfit::Unreadable),
+        (event(r#"{"choices":[{"index":1,"delta":{}}]}"#), Misfit::ManyChoices),
+        (event("{"), Misfit::Unreadable),
+        (Frame::Part { bytes: Bytes::new(), last: true }, Misfit::TooLong),
+    ] {
+        assert_eq!(rewritten(&mut splice(&said(&["a"]), Style::Prefix), [frame]), Err(expected));
+    }
+}
+
+#[test]
+fn a_tool_call_may_follow_but_not_break() {
+    let mut partial = said(&["a"]);
+    let call = next(r#"{"tool_calls":[{"index":0}]}"#, "");
+    let events: Vec<_> = splice(&partial, Style::Vllm).rewrite(call).unwrap().collect();
+    partial.observe(&events[0]);
+    assert_eq!(body(partial.request(QUESTION.as_bytes(), Some(Style::Vllm))), Err(Unfit::ToolCall));
+}
