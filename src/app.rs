@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 pub use self::past::Past;
 pub use self::ports::Ports;
-use crate::admission::{Admission, Bounds as QueueBounds, ClientQuota};
+use crate::admission::{Admission, Bounds as QueueBounds, Caution, ClientQuota};
 use crate::api::{self, Admin, Readiness, ReadyState};
 use crate::config::{LoadError, Overrides, Settings, process_environment};
 use crate::limits::journal::{Journal, JournalError};
@@ -137,6 +137,7 @@ impl App {
         let upstreams = Upstreams::new(&config, flights.clone(), Arc::clone(&metrics), memory.clone())?;
         let Past { journal, recovered } = past;
         let admission = Admission::remembering(journal.clone(), recovered, queue_bounds(&settings));
+        admission.set_caution(caution(&settings));
         admission.reconfigure(upstreams.ways(), client_quotas(&settings), queue_bounds(&settings));
         let pipeline = Pipeline::new(admission.clone(), upstreams.clone(), Arc::clone(&metrics), rules(&settings));
         pipeline.know(clients(&settings));
@@ -228,6 +229,7 @@ impl App {
     fn apply(&self, new: Settings) -> Result<(), ReloadError> {
         let Shared { admission, upstreams, pipeline, proxy, memory, metrics, .. } = &*self.0;
         upstreams.reconfigure(&upstream_config(&new))?;
+        admission.set_caution(caution(&new));
         admission.reconfigure(upstreams.ways(), client_quotas(&new), queue_bounds(&new));
         pipeline.reconfigure(rules(&new));
         pipeline.know(clients(&new));
@@ -278,6 +280,11 @@ fn upstream_config(settings: &Settings) -> Config<'_> {
 fn queue_bounds(settings: &Settings) -> QueueBounds {
     let admission = &settings.admission;
     QueueBounds { queue_max: admission.queue_max, queue_bytes_max: admission.queue_bytes_max, floors: admission.floors }
+}
+
+fn caution(settings: &Settings) -> Caution {
+    let recovery = &settings.recovery;
+    Caution { breaker: settings.breaker, cooldown: recovery.cooldown, cooldown_max: recovery.cooldown_max }
 }
 
 fn client_quotas(settings: &Settings) -> Vec<ClientQuota> {

@@ -74,7 +74,11 @@ impl State {
             let Some(known) = self.lanes.get_mut(lane).filter(|lane| lane.is_open() && lane.is_wanted()) else {
                 break Ready::OnRelease;
             };
-            let opens = known.allowance.opens(now, backlog);
+            let breaker = self.breakers.ready(known.breaker, now);
+            if breaker == Ready::OnRelease {
+                break breaker;
+            }
+            let opens = breaker.and(known.allowance.opens(now, backlog));
             if opens != Ready::Now {
                 break opens;
             }
@@ -96,6 +100,9 @@ impl State {
         };
         let at = if let Ready::At(at) = next { Some(at) } else { None };
         if let Some(known) = self.lanes.get_mut(lane) {
+            if !known.is_wanted() {
+                known.allowance.nobody_waits();
+            }
             self.timers.set(Wake::Lane(lane), &mut known.wake, at);
         }
     }
@@ -114,6 +121,10 @@ impl State {
         let (Some(known), Some(whose)) = (self.lanes.get_mut(lane), self.clients.of(client)) else {
             return Err(Missing::Lane(Ready::OnRelease));
         };
+        match self.breakers.ready(known.breaker, now) {
+            Ready::Now => {}
+            missing @ (Ready::At(_) | Ready::OnRelease) => return Err(Missing::Lane(missing)),
+        }
         let mut own = whose.own.as_mut();
         if let Some(own) = own.as_mut().filter(|_| !has_own) {
             match own.ready(now, ask, Backlog::Empty) {
@@ -127,10 +138,19 @@ impl State {
             Some(_) | None => None,
         };
         whose.granted();
+        let pass = self.breakers.take(known.breaker, now);
         Ok(Permit::new(
             shared,
             known.next_id(),
-            Held { lane, client, taken, own: of_own, key: known.id.key, pass: None, is_probe: false },
+            Held {
+                lane,
+                client,
+                is_probe: taken.is_probe() || pass.is_some_and(|pass| pass.is_probe),
+                taken,
+                own: of_own,
+                key: known.id.key,
+                pass,
+            },
         ))
     }
 

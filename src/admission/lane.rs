@@ -1,5 +1,6 @@
 //! A lane: one key of one upstream, or all of them where they share one allowance.
 
+use super::breakers::{BreakerIndex, GONE};
 use super::fair::Fair;
 use super::floors::Floors;
 use super::status::LaneStatus;
@@ -24,6 +25,8 @@ pub(super) struct Lane {
     pub(super) waiting: [u32; 3],
     /// Whether the present settings have it. One that is gone is kept: its spending counts when it comes back.
     pub(super) in_use: bool,
+    /// The breaker of its upstream.
+    pub(super) breaker: BreakerIndex,
     /// An operator has paused its upstream.
     pub(super) is_paused: bool,
     /// The key is a client's own: it is forgotten when it is untouched.
@@ -44,6 +47,7 @@ impl Lane {
             lines: Vec::new(),
             waiting: [0; 3],
             in_use: true,
+            breaker: GONE,
             is_paused: false,
             is_passing: false,
             wake: None,

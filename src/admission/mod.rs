@@ -16,6 +16,7 @@
 //! gets less than its floor; the cost of a decision does not depend on how many wait. This room never speaks to an
 //! upstream and knows no transport.
 
+mod breakers;
 mod caution;
 mod clients;
 mod dispatch;
@@ -55,7 +56,7 @@ pub use self::place::{Blame, Demand, Place};
 pub use self::refusal::{Full, Refusal};
 pub use self::state::Bounds;
 use self::state::State;
-pub use self::status::{ClientStatus, LaneStatus, Queue, Queued};
+pub use self::status::{BreakerStatus, ClientStatus, LaneStatus, Queue, Queued};
 use crate::ids::{KeyId, LaneId};
 use crate::limits::journal::{Journal, Recovered};
 use crate::limits::settings::Scope;
@@ -146,7 +147,7 @@ impl Admission {
 
     /// Other settings of how failing upstreams are treated, from the next outcome on. What was counted stays.
     pub fn set_caution(&self, caution: Caution) {
-        self.0.with(|state, _| state.caution = caution);
+        self.0.with(|state, now| state.set_caution(&self.0, now, caution));
     }
 
     /// A place for a call that is to go upstream. It costs nothing and is not yet in line.
@@ -188,6 +189,12 @@ impl Admission {
     #[must_use]
     pub fn lanes(&self) -> Vec<LaneStatus> {
         self.0.state.lock().lanes_status(time::now())
+    }
+
+    /// The breakers of the present upstreams.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<BreakerStatus> {
+        self.0.state.lock().breakers.status(time::now())
     }
 
     /// The upstreams that are paused.

@@ -71,7 +71,10 @@ impl State {
         let waiting: u32 = self.totals().0.iter().sum();
         let has_own = self.clients.of(client).is_some_and(|client| client.own.is_some());
         let first = lanes.first().and_then(|lane| self.lanes.get_mut(*lane)).filter(|lane| lane.is_open());
-        let last = first.map(|lane| lane.allowance.nth_permit_at_last(now, waiting.saturating_add(1)));
+        let last = first.map(|lane| {
+            let not_before = self.breakers.open_until(lane.breaker).unwrap_or(now);
+            lane.allowance.nth_permit_at_last(now, not_before, waiting.saturating_add(1))
+        });
         !has_own && last.is_some_and(|last| last <= deadline)
     }
 
@@ -92,7 +95,7 @@ impl State {
     ) -> Option<Duration> {
         let lane = self.expected_after(now, lanes, position)?;
         let own = own.and_then(|(client, nth)| Some((self.clients.own_of(client)?, nth)));
-        Some(own.map_or(lane, |(own, nth)| lane.max(own.nth_permit(now, nth).saturating_duration_since(now))))
+        Some(own.map_or(lane, |(own, nth)| lane.max(own.nth_permit(now, now, nth).saturating_duration_since(now))))
     }
 
     /// Its place in the order of service, from 1.
@@ -133,13 +136,12 @@ impl State {
         let open = |lane: &&usize| self.lanes.get(**lane).is_some_and(super::lane::Lane::is_open);
         let open: Vec<usize> = lanes.iter().filter(open).copied().collect();
         if let [lane] = open[..] {
-            let lane = self.lanes.get_mut(lane)?;
-            return Some(lane.allowance.nth_permit(now, n).saturating_duration_since(now));
+            return Some(self.nth_permit(now, lane, n)?.saturating_duration_since(now));
         }
         // As many lanes share the permits as make it soonest, those first that have one first.
         let mut firsts: Vec<(Instant, usize)> = Vec::new();
         for lane in open {
-            firsts.push((self.lanes.get_mut(lane)?.allowance.nth_permit(now, 1), lane));
+            firsts.push((self.nth_permit(now, lane, 1)?, lane));
         }
         firsts.sort_unstable();
         let mut soonest: Option<Instant> = None;
@@ -154,10 +156,16 @@ impl State {
             let share = n.div_ceil(u32::try_from(index + 1).unwrap_or(u32::MAX));
             let mut last = now;
             for (_, lane) in &firsts[..=index] {
-                last = last.max(self.lanes.get_mut(*lane)?.allowance.nth_permit(now, share));
+                last = last.max(self.nth_permit(now, *lane, share)?);
             }
             soonest = Some(soonest.map_or(last, |soonest| soonest.min(last)));
         }
         soonest.map(|soonest| soonest.saturating_duration_since(now))
+    }
+
+    fn nth_permit(&mut self, now: Instant, lane: usize, n: u32) -> Option<Instant> {
+        let lane = self.lanes.get_mut(lane)?;
+        let not_before = self.breakers.open_until(lane.breaker).unwrap_or(now);
+        Some(lane.allowance.nth_permit(now, not_before, n))
     }
 }

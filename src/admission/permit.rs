@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
+use super::caution::Opened;
 use super::clients::ClientNumber;
 use crate::answer::Standing;
 use crate::breaker::Pass;
 use crate::ids::{KeyId, LaneId};
-use crate::limits::Taken;
 use crate::limits::journal::Entry;
 use crate::limits::learned::{Saved, Signal};
+use crate::limits::{LimitSignal, Taken};
 use crate::openai::RateLimits;
 use crate::time::{self, Duration, Instant};
 
@@ -113,7 +114,7 @@ impl Permit {
         }
         self.stage = Stage::Writing;
         if let Some(held) = &self.held {
-            let lane = LaneId { upstream: Arc::clone(&self.lane.upstream), key: held.key };
+            let lane = self.lane_of(held);
             self.entry = Some(self.shared.journal.writing(&lane, held.taken.tokens()));
         }
     }
@@ -153,7 +154,7 @@ impl Permit {
     pub fn refused(&self, signal: &Signal) -> Option<Instant> {
         let held = self.held.as_deref()?;
         let (until, learned) = self.shared.with(|state, now| state.refused(&self.shared, now, held, signal))?;
-        self.remember(held, Some(learned));
+        self.remember(&self.lane_of(held), Some(learned));
         Some(until)
     }
 
@@ -163,8 +164,9 @@ impl Permit {
     /// A permit that is dropped without this and without [`Permit::failed`] says nothing of the upstream: the place of a
     /// probe is free for the next. One of a request that the provider does not count says nothing in any case.
     pub fn answered(&mut self) {
-        if let Some(held) = &mut self.held {
-            self.shared.with(|state, now| state.answered(&self.shared, now, held));
+        let Some(held) = &mut self.held else { return };
+        if self.shared.with(|state, now| state.answered(&self.shared, now, held)) {
+            tracing::info!(upstream = &*self.lane.upstream, "a probe was answered: calls go again, a few at first");
         }
     }
 
@@ -175,8 +177,12 @@ impl Permit {
     /// against its call.
     pub fn failed(&mut self) -> bool {
         let is_probe = self.is_probe();
-        if let Some(held) = &mut self.held {
-            self.shared.with(|state, now| state.failed(&self.shared, now, held));
+        let Some(held) = &mut self.held else { return is_probe };
+        if let Some(opened) = self.shared.with(|state, now| state.failed(&self.shared, now, held)) {
+            let Opened { length, failures, learned } = opened;
+            let upstream = &*self.lane.upstream;
+            tracing::warn!(upstream, failures, open_for = ?length, "it fails again and again: its calls wait");
+            learned.into_iter().for_each(|(lane, learned)| self.remember(&lane, Some(learned)));
         }
         is_probe
     }
@@ -186,8 +192,14 @@ impl Permit {
     /// lane, if this was taken for a refusal; else it is a fault.
     pub fn lost(&mut self) -> Option<Instant> {
         let held = self.held.as_deref()?;
-        let (until, learned) = self.shared.with(|state, now| state.lost(&self.shared, now, held))?;
-        self.remember(held, Some(learned));
+        let (signal, learned) = self.shared.with(|state, now| state.lost(&self.shared, now, held))?;
+        self.remember(&self.lane_of(held), Some(learned));
+        let LimitSignal { until, lesson } = signal;
+        if let Some(lesson) = lesson {
+            let closed_for = until.saturating_duration_since(time::now());
+            let upstream = &*self.lane.upstream;
+            tracing::warn!(upstream, ?closed_for, concluded = %lesson, "resets before the answer look like a limit");
+        }
         Some(until)
     }
 
@@ -202,7 +214,7 @@ impl Permit {
     pub fn heard(&self, limits: &RateLimits) {
         if let Some(held) = &self.held {
             let learned = self.shared.with(|state, now| state.heard(&self.shared, now, held, limits));
-            self.remember(held, learned);
+            self.remember(&self.lane_of(held), learned);
         }
     }
 
@@ -210,20 +222,24 @@ impl Permit {
     pub fn accepted(&self) {
         if let Some(held) = &self.held {
             let learned = self.shared.with(|state, now| state.accepted(&self.shared, now, held));
-            self.remember(held, learned);
+            self.remember(&self.lane_of(held), learned);
         }
     }
 
     /// What was learned outlives a restart.
-    fn remember(&self, held: &Held, mut learned: Option<Saved>) {
+    fn remember(&self, lane: &LaneId, mut learned: Option<Saved>) {
         if let Some(learned) = &mut learned {
             learned.saved_at = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         }
         // Numbers and names: it can be written as JSON.
         if let Some(blob) = learned.and_then(|learned| serde_json::to_vec(&learned).ok()) {
-            let lane = LaneId { upstream: Arc::clone(&self.lane.upstream), key: held.key };
-            self.shared.journal.learned(&lane, &blob);
+            self.shared.journal.learned(lane, &blob);
         }
+    }
+
+    /// The lane as the journal knows it.
+    fn lane_of(&self, held: &Held) -> LaneId {
+        LaneId { upstream: Arc::clone(&self.lane.upstream), key: held.key }
     }
 
     /// Whether the provider had no reason to refuse this request: the lane has limits, and we keep them.

@@ -40,24 +40,32 @@ impl State {
             }
         }
         self.unpark(shared, now, held.client);
+        let was_probe = self.abandon(held.lane, held.pass);
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
+        if was_probe {
+            self.dispatch_beside(shared, now, held.lane);
+        }
         cools
     }
 
     /// A permit came back unused: the next in line goes at once, at its place in the pace, or everything returns.
     pub(super) fn hand_over(&mut self, shared: &Arc<Shared>, now: Instant, held: Held) {
         let Held { lane, client, .. } = held;
-        self.give_back(now, held);
+        let was_probe = self.give_back(now, held);
         // Its client may have stood aside for just what came back.
         let lanes = self.rejoin(client);
         self.dispatch(shared, now, lane, Backlog::Empty);
+        if was_probe {
+            self.dispatch_beside(shared, now, lane);
+        }
         for other in lanes.into_iter().filter(|other| *other != lane) {
             self.dispatch(shared, now, other, Backlog::Waiting);
         }
     }
 
-    /// Nothing of a permit was used.
-    pub(super) fn give_back(&mut self, now: Instant, held: Held) {
+    /// Nothing of a permit was used. Says whether another one of its upstream can probe now.
+    pub(super) fn give_back(&mut self, now: Instant, held: Held) -> bool {
+        let was_probe = self.abandon(held.lane, held.pass);
         if let Some(lane) = self.lanes.get_mut(held.lane) {
             lane.allowance.refund(now, held.taken);
         }
@@ -67,6 +75,7 @@ impl State {
                 allowance.refund(now, own);
             }
         }
+        was_probe
     }
 
     /// A request was refused. Says until when its lane is closed, and what is to be remembered of it.
@@ -80,7 +89,7 @@ impl State {
         let allowance = &mut self.lanes.get_mut(held.lane)?.allowance;
         let until = allowance.refused(now, &held.taken, signal);
         let learned = allowance.save_learned(now);
-        self.turn_away_hopeless(shared, now, held.lane, until);
+        self.turn_away_hopeless(shared, now, &[held.lane]);
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
         Some((until, learned))
     }

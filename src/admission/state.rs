@@ -7,6 +7,7 @@ use std::sync::Arc;
 use slab::Slab;
 use tokio::sync::oneshot;
 
+use super::breakers::Breakers;
 use super::clients::{ClientNumber, ClientQuota, Clients};
 use super::floors::Shares;
 use super::lane::Lane;
@@ -44,7 +45,7 @@ pub(super) struct Spot {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) bounds: Bounds,
-    pub(super) caution: Caution,
+    pub(super) breakers: Breakers,
     pub(super) ways: Ways,
     pub(super) lanes: Slab<Lane>,
     /// None is empty.
@@ -68,7 +69,7 @@ impl State {
     pub(super) fn new(bounds: Bounds, recovered: Recovered) -> Self {
         Self {
             bounds,
-            caution: Caution::default(),
+            breakers: Breakers::default(),
             ways: Ways::remembering(recovered),
             lanes: Slab::new(),
             lines: Slab::new(),
@@ -93,6 +94,7 @@ impl State {
     ) {
         self.bounds = bounds;
         let waiting = self.take_all_waiting();
+        self.breakers.reconfigure(ways.iter().map(|way| &way.upstream));
         self.ways.reconfigure(&mut self.lanes, now, ways);
         self.clients.reconfigure(now, clients);
         // Everybody who waits lines up again: other lanes may serve them now.
@@ -106,6 +108,11 @@ impl State {
                 Err(refusal) => self.turn_away(now, client, waiting, refusal),
             }
         }
+        self.dispatch_all(shared, now);
+    }
+
+    pub(super) fn set_caution(&mut self, shared: &Arc<Shared>, now: Instant, caution: Caution) {
+        self.breakers.set_caution(now, caution);
         self.dispatch_all(shared, now);
     }
 
@@ -332,16 +339,20 @@ impl State {
         known
     }
 
-    /// A lane is closed: who waits for it alone, and not until it opens, is told so at once. That looks at all of them,
-    /// but then there is nothing else to do.
-    pub(super) fn turn_away_hopeless(&mut self, shared: &Arc<Shared>, now: Instant, lane: usize, opens: Instant) {
-        let Some(known) = self.lanes.get(lane).filter(|_| opens > now + HOPELESS_FROM) else { return };
-        let alone = known.lines.iter().filter_map(|line| self.lines.get(*line)).filter(|line| line.lanes == [lane]);
-        let hopeless: Vec<_> = alone
-            .flat_map(|line| Priority::ALL.map(|class| line.class(class).arrivals_before(opens)))
-            .flatten()
+    /// Lanes are closed: who waits for none but such, and not until the first of them opens, is told so at once. That
+    /// looks at all who wait for them, but then there is nothing else to do.
+    pub(super) fn turn_away_hopeless(&mut self, shared: &Arc<Shared>, now: Instant, lanes: &[usize]) {
+        let opens = |line: &Line| line.lanes.iter().filter_map(|lane| self.opens(now, *lane)).min();
+        let closed = self.lines_beside(lanes).filter_map(|line| Some((line, opens(line)?)));
+        let hopeless: Vec<_> = closed
+            .filter(|(_, opens)| *opens >= now + HOPELESS_FROM)
+            .flat_map(|(line, opens)| {
+                let arrivals =
+                    Priority::ALL.into_iter().flat_map(move |class| line.class(class).arrivals_before(opens));
+                arrivals.map(move |arrival| (arrival, opens))
+            })
             .collect();
-        for arrival in hopeless {
+        for (arrival, opens) in hopeless {
             let Some(Spot { client, .. }) = self.spots.get(&arrival).copied() else { continue };
             if let Some(waiting) = self.remove(arrival) {
                 let left = waiting.deadline.saturating_duration_since(now);
@@ -350,6 +361,13 @@ impl State {
                 self.unpark(shared, now, client);
             }
         }
+    }
+
+    /// When a lane may grant again that is closed, or at once; `None`: nobody can tell.
+    fn opens(&self, now: Instant, lane: usize) -> Option<Instant> {
+        let lane = self.lanes.get(lane).filter(|lane| lane.is_open())?;
+        let closed = lane.allowance.closed_until().max(self.breakers.open_until(lane.breaker));
+        Some(closed.map_or(now, |until| until.max(now)))
     }
 
     fn turn_away(&mut self, now: Instant, client: ClientNumber, waiting: Waiting, refusal: Refusal) {

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::answer::{Outlook, Standing};
+use crate::breaker;
 use crate::ids::{CallId, ClientId, LaneId};
 use crate::limits::Usage;
 use crate::limits::learned::LessonStatus;
@@ -65,6 +66,17 @@ pub struct ClientStatus {
     pub tokens: Option<Standing>,
     /// Its own cap of exchanges at a time.
     pub slots_cap: Option<u32>,
+}
+
+/// The breaker of an upstream.
+#[derive(Debug, Clone)]
+pub struct BreakerStatus {
+    /// Whose it is.
+    pub upstream: Arc<str>,
+    /// How it stands.
+    pub breaker: breaker::Status,
+    /// How often resets of the upstream were taken for a refusal, since the start.
+    pub limit_signals: u64,
 }
 
 /// A lane, and what is used of it.

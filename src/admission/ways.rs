@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::breakers::{BreakerIndex, GONE};
 use super::lane::Lane;
 use super::{Full, Refusal, Way};
 use crate::ids::{KeyId, LaneId};
@@ -86,7 +87,7 @@ impl Ways {
     /// Other ways from now on. Lanes that none of them has are kept: what was spent of them counts when they come back.
     pub(super) fn reconfigure(&mut self, lanes: &mut Slab<Lane>, now: Instant, ways: Vec<Way>) {
         for (_, lane) in lanes.iter_mut() {
-            lane.in_use = false;
+            (lane.in_use, lane.breaker) = (false, GONE);
         }
         self.ways = ways.into_iter().map(|way| Known { way, lanes: Vec::new() }).collect();
         for index in 0..self.ways.len() {
@@ -96,18 +97,20 @@ impl Ways {
                     let of_one_key = |lane: &Lane| lane.id.upstream == way.upstream && lane.id.key != KeyId::ALL;
                     let own = lanes.iter_mut().map(|(_, lane)| lane).filter(|lane| of_one_key(lane));
                     own.for_each(|lane| {
-                        (lane.in_use, lane.is_passing) = (true, true);
+                        (lane.in_use, lane.is_passing, lane.breaker) = (true, true, index);
                         lane.allowance.reconfigure(now, way.quota);
                     });
                     Vec::new()
                 }
-                (Scope::Key, false) => way.keys.iter().map(|&key| self.lane_of(lanes, now, &way, key)).collect(),
+                (Scope::Key, false) => {
+                    way.keys.iter().map(|&key| self.lane_of(lanes, now, (index, &way), key)).collect()
+                }
                 (Scope::Upstream, _) => {
-                    let index = self.lane_of(lanes, now, &way, KeyId::ALL);
-                    if let Some(lane) = lanes.get_mut(index) {
+                    let lane = self.lane_of(lanes, now, (index, &way), KeyId::ALL);
+                    if let Some(lane) = lanes.get_mut(lane) {
                         lane.share(&way.keys);
                     }
-                    vec![index]
+                    vec![lane]
                 }
             };
         }
@@ -115,16 +118,23 @@ impl Ways {
         self.apply_pauses(lanes);
     }
 
-    fn lane_of(&mut self, lanes: &mut Slab<Lane>, now: Instant, way: &Way, key: KeyId) -> usize {
+    fn lane_of(
+        &mut self,
+        lanes: &mut Slab<Lane>,
+        now: Instant,
+        (breaker, way): (BreakerIndex, &Way),
+        key: KeyId,
+    ) -> usize {
         let id = LaneId { upstream: Arc::clone(&way.upstream), key };
         if let Some(index) = self.lane_of.get(&id)
             && let Some(lane) = lanes.get_mut(*index)
         {
             lane.allowance.reconfigure(now, way.quota);
-            (lane.in_use, lane.is_passing) = (true, false);
+            (lane.in_use, lane.is_passing, lane.breaker) = (true, false, breaker);
             return *index;
         }
-        let lane = self.new_lane(lanes, now, way, id.clone());
+        let mut lane = self.new_lane(lanes, now, way, id.clone());
+        lane.breaker = breaker;
         let index = lanes.insert(lane);
         self.lane_of.insert(id, index);
         index
@@ -165,8 +175,14 @@ impl Ways {
     }
 
     /// The lane of a client's own key.
-    fn passing(&mut self, lanes: &mut Slab<Lane>, now: Instant, way: usize, key: KeyId) -> Result<usize, Refusal> {
-        let way = self.ways[way].way.clone();
+    fn passing(
+        &mut self,
+        lanes: &mut Slab<Lane>,
+        now: Instant,
+        breaker: BreakerIndex,
+        key: KeyId,
+    ) -> Result<usize, Refusal> {
+        let way = self.ways[breaker].way.clone();
         let id = LaneId { upstream: Arc::clone(&way.upstream), key };
         if let Some(index) = self.lane_of.get(&id) {
             return Ok(*index);
@@ -175,7 +191,7 @@ impl Ways {
             return Err(Refusal::QueueFull { full: Full::Keys(KEYS_MAX), retry_after: Duration::from_secs(10) });
         }
         let mut lane = self.new_lane(lanes, now, &way, id.clone());
-        lane.is_passing = true;
+        (lane.is_passing, lane.breaker) = (true, breaker);
         lane.is_paused = self.paused.contains(&way.upstream);
         let index = lanes.insert(lane);
         self.lane_of.insert(id, index);

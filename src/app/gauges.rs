@@ -1,9 +1,15 @@
 //! Gauges that mirror the state.
 
-use crate::admission::Admission;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::admission::{Admission, BreakerStatus};
+use crate::breaker::Position;
 use crate::limits::journal::Journal;
 use crate::memory::Memory;
-use crate::metrics::{MemoryKind, Metrics};
+use crate::metrics::{BreakerState, MemoryKind, Metrics};
 use crate::units::Priority;
 use crate::upstream::Upstreams;
 
@@ -17,6 +23,7 @@ pub(super) fn show_at_scrapes(
 ) {
     let (admission, upstreams, memory, journal) =
         (admission.clone(), upstreams.clone(), memory.clone(), journal.clone());
+    let counted = Counted::default();
     metrics.on_scrape(move |metrics| {
         let snapshot = admission.snapshot();
         for class in Priority::ALL {
@@ -35,5 +42,31 @@ pub(super) fn show_at_scrapes(
         }
         upstreams.show_lanes(&snapshot.lanes);
         upstreams.show_paused(&admission.paused());
+        counted.show(metrics, &admission.breakers());
     });
+}
+
+/// What was counted of each upstream when somebody looked last: how often its breaker has opened, and its limit signals.
+#[derive(Debug, Default)]
+struct Counted(Mutex<HashMap<Arc<str>, (u64, u64)>>);
+
+impl Counted {
+    fn show(&self, metrics: &Metrics, breakers: &[BreakerStatus]) {
+        let mut counted = self.0.lock();
+        for BreakerStatus { upstream, breaker, limit_signals } in breakers {
+            let measures = metrics.upstream(upstream, 0);
+            measures.set_breaker(match breaker.position {
+                Position::Closed => BreakerState::Closed,
+                Position::HalfOpen => BreakerState::HalfOpen,
+                Position::Open => BreakerState::Open,
+            });
+            let (opens, signals) =
+                counted.insert(Arc::clone(upstream), (breaker.opens, *limit_signals)).unwrap_or_default();
+            // An upstream that was gone for a while counts from zero.
+            let more = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+            measures.breaker_opened(more(breaker.opens, opens));
+            measures.limit_signals(more(*limit_signals, signals));
+        }
+        counted.retain(|upstream, _| breakers.iter().any(|status| status.upstream == *upstream));
+    }
 }

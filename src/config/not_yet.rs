@@ -26,9 +26,6 @@ impl fmt::Display for Notice {
 /// What is not built: settings by their schema path (or tables, for all inside), the values that ask for nothing
 /// missing, and what is missing. Take a line out when its feature comes.
 const MISSING: &[(&str, &[&str], &str)] = &[
-    ("breaker", &[], "the circuit breaker"),
-    ("recovery.cooldown", &[], "cooling down after resets"),
-    ("recovery.cooldown_max", &[], "cooling down after resets"),
     ("cache", &[], "the cache"),
     ("tasks", &[], "tasks"),
     ("telemetry.otlp", &["off"], "sending traces"),

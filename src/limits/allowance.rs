@@ -1,12 +1,15 @@
 //! What one key of one upstream may use: all dimensions in one decision, all or nothing.
 
 mod ahead;
+mod caution;
 mod past;
 
 use std::num::NonZeroU32;
 
+pub use self::caution::LimitSignal;
 use super::forecast::Played;
 use super::learned::{Evidence, Figures, Learned, LessonStatus, Saved, Signal};
+use super::ramp::Ramp;
 use super::{Ask, Backlog, Dimension, Meter, Pace, Quota, Ready, Slots, Taken, Window};
 use crate::openai::RateLimits;
 use crate::time::{Duration, Instant};
@@ -36,6 +39,10 @@ pub struct Usage {
     pub slots_cap: Option<u32>,
     /// Until when the gate is closed because the provider said so.
     pub closed_until: Option<Instant>,
+    /// Until when it is left alone after resets that look like a limit; the gate is closed then, too.
+    pub cooling_until: Option<Instant>,
+    /// How many may go at a time for now, after an outage or such resets; `None`: as many as there are slots.
+    pub at_a_time: Option<u32>,
     /// How much longer than the provider's window a request counts, as configured or learned.
     pub window_margin: Duration,
 }
@@ -81,6 +88,10 @@ pub struct Allowance {
     day: Meter,
     slots: Slots,
     closed_until: Option<Instant>,
+    cooling_until: Option<Instant>,
+    /// Fewer at a time, after something went wrong; and how many such there were.
+    ramp: Option<Ramp>,
+    ramps: u64,
     /// Permits out whose request is not yet written: what a window set up by a reload has to start with.
     pending: u32,
     /// When the last request was stamped, also while there is no window: one set up by a reload has to respect it.
@@ -104,6 +115,9 @@ impl Allowance {
             figures: quota.figures(),
             quota,
             closed_until: None,
+            cooling_until: None,
+            ramp: None,
+            ramps: 0,
             pending: 0,
             last_stamp: None,
             mean_held: None,
@@ -156,6 +170,9 @@ impl Allowance {
         }
         let gate = self.closed_until.map_or(Ready::Now, |until| Ready::at(until, now));
         let mut ready = gate.and(self.day.ready(now, 1));
+        if let Some(ramp) = &mut self.ramp {
+            ready = ready.and(ramp.ready(now));
+        }
         if let Some(Rate { window, pace, .. }) = &mut self.rate {
             ready = ready.and(window.ready(now));
             if let (Backlog::Waiting, Some(pace)) = (backlog, pace) {
@@ -206,7 +223,8 @@ impl Allowance {
             window.take();
             *played = None;
         }
-        self.closed_until = None;
+        (self.closed_until, self.cooling_until) = (None, None);
+        let (ramp, is_probe) = self.ramp.as_mut().map(Ramp::take).unzip();
         self.tokens.take(ask.tokens);
         self.day.take(1);
         self.slots.take(ask.class);
@@ -220,11 +238,13 @@ impl Allowance {
             in_flight: self.slots.running(),
             tokens: self.tokens.used(now),
         };
-        Ok(Taken { class: ask.class, tokens: ask.tokens, used: None, evidence, stamped: None })
+        let is_probe = is_probe.unwrap_or(false);
+        Ok(Taken { class: ask.class, tokens: ask.tokens, used: None, evidence, stamped: None, ramp, is_probe })
     }
 
     /// Nothing of the permit's request has left: everything returns at once.
     pub fn refund(&mut self, now: Instant, taken: Taken) {
+        self.leave_ramp(&taken);
         self.pending = self.pending.saturating_sub(1);
         self.slots.release(taken.class, now, now);
         self.tokens.refund(taken.tokens);
@@ -253,6 +273,7 @@ impl Allowance {
     /// The permit's exchange has ended: by itself (`clean`), or cut by either side. What it has used, if that is known,
     /// replaces what it reserved; else the estimate stands. Says how long its slot cools.
     pub fn release(&mut self, now: Instant, taken: &Taken, clean: bool) -> Duration {
+        self.leave_ramp(taken);
         let delay = if clean { self.quota.slot_release_delay } else { self.quota.slot_release_delay_aborted };
         self.slots.release(taken.class, now + delay, now);
         // A connection that is open for hours says nothing of how soon the others end.
@@ -326,6 +347,7 @@ impl Allowance {
             && self.learned.lessons().next().is_none()
             && self.learned.benched_until().is_none()
             && self.closed_until.is_none_or(|until| until <= now)
+            && self.ramp.is_none_or(|ramp| ramp.is_forgotten(now))
             && self.rate.as_mut().is_none_or(|rate| rate.window.left(now) == rate.window.allowance())
             && self.tokens.used(now) == 0
             && (self.day.limit().is_none() || self.day.used(now) == 0)
@@ -348,6 +370,8 @@ impl Allowance {
             slots_in_use: self.slots.in_use(now),
             slots_cap: self.slots.cap(),
             closed_until: self.closed_until.filter(|&until| until > now),
+            cooling_until: self.cooling_until.filter(|&until| until > now),
+            at_a_time: self.ramp.map(|ramp| ramp.at_a_time()),
             window_margin: self.quota.window_margin,
         }
     }

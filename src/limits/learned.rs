@@ -25,6 +25,7 @@
 mod assumed;
 mod evidence;
 mod judgement;
+mod losses;
 mod memory;
 #[cfg(test)]
 mod simulation;
@@ -33,8 +34,12 @@ mod status;
 mod tests;
 mod told;
 
+use std::fmt;
+
 use self::assumed::{Assumed, Recent};
 pub use self::evidence::{Evidence, Hints, Signal};
+pub use self::losses::Cooldown;
+use self::losses::Losses;
 pub use self::status::{LessonStatus, Saved, Subject, Why};
 use crate::time::{Duration, Instant};
 
@@ -50,6 +55,8 @@ const PENALTY_MAX: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(10 * 60);
 /// Connections that break within this have broken for one reason.
 const TOGETHER: Duration = Duration::from_secs(10);
+/// Two that nothing explains are no chance when they come within this.
+const TWICE: Duration = Duration::from_secs(10 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The figures of an allowance: as configured, or as in force.
@@ -90,6 +97,17 @@ impl Lesson {
     }
 }
 
+impl fmt::Display for Lesson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing(_) => f.write_str("nothing new"),
+            Self::Lowered(subject, _) => write!(f, "{} is lower than configured", subject.as_str()),
+            Self::ProbeFailed(subject, _) => write!(f, "more {} were tried, and are too many", subject.as_str()),
+            Self::Bench(_) => f.write_str("a day is over"),
+        }
+    }
+}
+
 /// What one key of one upstream has taught.
 #[derive(Debug)]
 pub struct Learned {
@@ -111,8 +129,8 @@ pub struct Learned {
     event: Option<(Instant, Option<Instant>)>,
     /// How long the provider refused everybody the last time, where it did not say for how long.
     penalty: Duration,
-    /// The last connection that broke, unless it was taken for a refusal.
-    lost: Option<(Instant, Evidence)>,
+    /// Connections that broke.
+    losses: Losses,
     /// By [`Subject`], the count of the last refusal that was doubted.
     doubted: [Option<(Instant, u64)>; 4],
     /// The last refusal that nothing explained.
@@ -147,7 +165,7 @@ impl Learned {
             row: 0,
             event: None,
             penalty: Duration::ZERO,
-            lost: None,
+            losses: Losses::default(),
             doubted: [None; 4],
             unexplained: None,
             bench: None,
@@ -158,6 +176,7 @@ impl Learned {
     /// Other configured figures from now on. What was learned below them stays.
     pub fn reconfigure(&mut self, configured: Figures) {
         self.configured = configured;
+        self.losses.settle();
         for subject in Subject::ALL {
             let (limit, floor) = bounds(&configured, subject);
             let assumed = &mut self.assumed[subject as usize];
@@ -185,6 +204,13 @@ impl Learned {
 
     /// The provider refused a request.
     pub fn refused(&mut self, now: Instant, evidence: &Evidence, signal: &Signal) -> Lesson {
+        let lesson = self.conclude(now, evidence, signal, None);
+        self.losses.settle();
+        lesson
+    }
+
+    /// What follows from a refusal; `length`: for how long the gate closes, where that is decided already.
+    fn conclude(&mut self, now: Instant, evidence: &Evidence, signal: &Signal, length: Option<Duration>) -> Lesson {
         let hints = signal.hints();
         if let Some(limits) = &signal.limits {
             self.note_told(now, limits);
@@ -197,7 +223,8 @@ impl Learned {
         if hints.daily || is_long {
             return Lesson::Bench(self.sit_out(now, evidence, hints.wait));
         }
-        let until = now + hints.wait.unwrap_or_else(|| closed_for(signal.backoff, self.row).max(self.penalty));
+        let until =
+            now + length.or(hints.wait).unwrap_or_else(|| closed_for(signal.backoff, self.row).max(self.penalty));
         if is_known {
             return Lesson::Nothing(until);
         }
@@ -228,10 +255,12 @@ impl Learned {
 
     /// The provider accepted a request. Says whether anything is known by it that should outlive a restart.
     pub fn accepted(&mut self, now: Instant, evidence: &Evidence) -> bool {
+        self.losses.accepted(evidence);
         if self.refused.is_some_and(|refused| evidence.permitted <= refused) {
             return false;
         }
         (self.is_shut, self.row) = (false, 0);
+        self.losses.settle();
         self.measure_penalty(evidence);
         let mut is_news = self.bench.is_some_and(|bench| evidence.permitted >= bench.until);
         if is_news {
@@ -360,8 +389,11 @@ fn count_of(subject: Subject, evidence: &Evidence) -> u64 {
 
 /// How long a gate closes where the provider does not say: twice as long each time that it did not help.
 fn closed_for(backoff: Duration, row: u32) -> Duration {
-    let doublings = row.saturating_sub(1).min(16);
-    backoff.saturating_mul(1 << doublings).min(CLOSED_MAX.max(backoff))
+    doubled(backoff, row).min(CLOSED_MAX.max(backoff))
+}
+
+fn doubled(first: Duration, row: u32) -> Duration {
+    first.saturating_mul(1 << row.saturating_sub(1).min(16))
 }
 
 /// For how long nothing is to be had of a limit of which nothing is left. In a bucket the reset is when *all* is back,

@@ -19,12 +19,13 @@ pub mod learned;
 mod meter;
 mod pace;
 mod quota;
+mod ramp;
 pub mod settings;
 mod slots;
 mod taken;
 mod window;
 
-pub use allowance::{Allowance, Usage};
+pub use allowance::{Allowance, LimitSignal, Usage};
 pub use meter::{GrainId, Meter};
 pub use pace::Pace;
 pub use quota::Quota;

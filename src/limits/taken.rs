@@ -2,6 +2,7 @@
 
 use super::learned::Evidence;
 use super::meter::GrainId;
+use super::ramp::RampId;
 use crate::units::Priority;
 
 /// What one permit asks for.
@@ -33,9 +34,19 @@ pub struct Taken {
     pub(super) evidence: Evidence,
     /// Where its tokens were stamped.
     pub(super) stamped: Option<GrainId>,
+    /// Where it counts among those that go a few at a time.
+    pub(super) ramp: Option<RampId>,
+    /// It is the first after its lane was left alone.
+    pub(super) is_probe: bool,
 }
 
 impl Taken {
+    /// Whether it is the first after its lane was left alone, which tells whether others may follow.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// The tokens it reserves.
     #[must_use]
     pub fn tokens(&self) -> u64 {

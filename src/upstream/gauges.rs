@@ -56,7 +56,8 @@ fn show(key: &KeyMetrics, usage: &Usage) {
     key.set_allowance(Dimension::Tokens, usage.tokens.map(told));
     key.set_learned(Dimension::Tokens, usage.tokens.map(|(_, limit)| limit));
     key.set_allowance(Dimension::RequestsPerDay, usage.day.map(told));
-    key.set_learned(Dimension::Concurrency, usage.slots_cap.map(u64::from));
+    let at_a_time = [usage.slots_cap, usage.at_a_time].into_iter().flatten().min();
+    key.set_learned(Dimension::Concurrency, at_a_time.map(u64::from));
     if let Some(cap) = usage.slots_cap {
         key.set_slots(cap.into(), usage.slots_in_use.into());
     }

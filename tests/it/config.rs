@@ -369,15 +369,13 @@ fn only_what_was_written_and_is_not_built_gets_a_notice() {
     assert_eq!(file("minimal.toml").not_yet(), []);
     let settings = parse(&upstream(
         "name = \"n\"\nhttp = \"1.1\"\nkind = \"agent\"\nlimits = { scope = \"upstream\" }\n[retry]\nbudget = 1\n\
-         [cache]\nttl = \"1h\"\nshared = true\n[tasks]\nenabled = false\n[admission]\nkeepalive_after = \"off\"",
+         [cache]\nttl = \"1h\"\nshared = true\n[tasks]\nenabled = false\n[telemetry]\notlp = \"http://h\"",
     ));
     let notices: Vec<_> =
         settings.not_yet().iter().map(|notice| (notice.line.unwrap(), notice.field.as_str())).collect();
-    let expected = [(5, "upstreams.n.kind"), (8, "retry.budget"), (10, "cache")];
-    assert_eq!(notices, expected);
-    let agent = "upstreams.n.kind has not all of its effect yet; still to be built: rules for agents beyond that a \
-                 call is not sent again";
-    assert_eq!(settings.not_yet()[0].to_string(), agent);
+    assert_eq!(notices, [(10, "cache"), (16, "telemetry.otlp")]);
+    let cache = "cache has not all of its effect yet; still to be built: the cache";
+    assert_eq!(settings.not_yet()[0].to_string(), cache);
 }
 
 #[test]

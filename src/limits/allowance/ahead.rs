@@ -7,8 +7,8 @@ use crate::time::Instant;
 impl Allowance {
     /// An instant by which the `n`-th permit from now will have existed, if all stays as it is. It is late by up to two
     /// spans, and costs little to know.
-    pub fn nth_permit_at_last(&mut self, now: Instant, n: u32) -> Instant {
-        let first = self.closed_until.map_or(now, |until| until.max(now));
+    pub fn nth_permit_at_last(&mut self, now: Instant, not_before: Instant, n: u32) -> Instant {
+        let first = self.closed_until.map_or(now, |until| until.max(now)).max(not_before);
         let window = self.rate.as_ref().map(|rate| {
             let spans = (n / rate.window.allowance()).saturating_add(2);
             first + self.quota.span().saturating_mul(spans).min(FAR)
@@ -18,8 +18,11 @@ impl Allowance {
 
     /// When the `n`-th permit from now, from 1, can be expected to exist under backlog, if everything stays as it is and
     /// permits ask for as many tokens, and hold their slot for as long, as they do on average.
-    pub fn nth_permit(&mut self, now: Instant, n: u32) -> Instant {
-        let mut expected = self.closed_until.map_or(now, |until| until.max(now));
+    ///
+    /// `not_before`: when the first can exist as far as others decide. That only few go at a time after an outage is left
+    /// out, since nobody knows for how long: who is told to come back should never have had a chance.
+    pub fn nth_permit(&mut self, now: Instant, not_before: Instant, n: u32) -> Instant {
+        let mut expected = self.closed_until.map_or(now, |until| until.max(now)).max(not_before);
         if let Some(Rate { window, pace, played }) = &mut self.rate {
             expected = match pace {
                 Some(pace) => forecast::nth_permit(window, pace, now, expected, n, played),

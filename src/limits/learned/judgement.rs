@@ -3,12 +3,10 @@
 use super::assumed::Assumed;
 use super::evidence::{Evidence, Hints};
 use super::status::{Subject, Why};
-use super::{Learned, count_of, margin_max};
+use super::{Learned, TWICE, count_of, margin_max};
 use crate::limits::Dimension;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 
-/// Two refusals that nothing explains are none of the provider's faults when they come within this.
-const TWICE: Duration = Duration::from_secs(10 * 60);
 /// Shares are counted in millionths.
 const WHOLE: u128 = 1_000_000;
 

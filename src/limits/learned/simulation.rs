@@ -28,6 +28,8 @@ const STRICT: Provider = Provider {
     mean: Duration::from_millis(3_000),
 };
 
+const COOLDOWN: Cooldown = Cooldown { first: Duration::from_secs(2), max: Duration::from_secs(60) };
+
 /// We are told 40 a minute, and 5 at a time.
 const TOLD: Figures = Figures {
     window: MINUTE,
@@ -101,8 +103,8 @@ fn live(provider: Provider, hours: usize) -> Seen {
                     learned.accepted(now, evidence);
                 } else {
                     seen.refused[hour] += 1;
-                    let lesson = learned.lost(now, evidence, Duration::from_millis(500));
-                    let lesson = lesson.unwrap_or(Lesson::Nothing(now));
+                    let lesson = learned.lost(now, evidence, COOLDOWN);
+                    let lesson = lesson.map_or(Lesson::Nothing(now), |(lesson, _)| lesson);
                     closed = closed.max(lesson.closed_until());
                     seen.lessons.push((age, lesson));
                 }

@@ -1,3 +1,4 @@
+mod losses;
 mod properties;
 
 use super::*;
@@ -173,26 +174,6 @@ fn one_limit_is_tried_at_a_time_and_ten_minutes_after_the_last_lesson() {
     assert_eq!(story.limits(), (Some(38), Some(3)));
     story.wait(30 * MINUTE);
     assert!(!story.learned.probe(story.now), "the first is not decided");
-}
-
-#[test]
-fn one_broken_connection_is_a_fault_and_two_together_are_a_refusal_of_the_first() {
-    let mut story = Story::new(CONFIGURED);
-    let backoff = Duration::from_millis(500);
-    for _ in 0..3 {
-        let evidence = story.evidence(36, 1, 0);
-        assert_eq!(story.learned.lost(story.now, &evidence, backoff), None);
-        story.wait(TOGETHER);
-    }
-    let first = story.evidence(36, 1, 0);
-    assert_eq!(story.learned.lost(story.now, &first, backoff), None);
-    let second = story.evidence(37, 1, 0);
-    let lesson = story.learned.lost(story.now, &second, backoff);
-    assert_eq!(lesson, Some(Lesson::Lowered(Subject::Requests, story.now + backoff)));
-    assert_eq!(story.limits().0, Some(35));
-    let third = story.evidence(20, 1, 0);
-    assert!(matches!(story.learned.lost(story.now, &third, backoff), Some(Lesson::Nothing(_))), "its penalty");
-    assert_eq!(story.limits().0, Some(35));
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! What is learned from other things than refusals: headers of answers, and connections that broke.
+//! What is learned from the headers of answers.
 
 use super::status::Subject;
-use super::{BENCH_MAX, Evidence, Learned, Lesson, MINUTE, Signal, TOGETHER, closes_for, count_of};
+use super::{BENCH_MAX, Evidence, Learned, MINUTE, closes_for, count_of};
 use crate::openai::{Counted, RateLimits};
 use crate::time::{Duration, Instant};
 
@@ -22,22 +22,6 @@ impl Learned {
             (told.remaining == Some(0) && !counts_as_we_do).then(|| closes_for(told, window).min(window))
         });
         day.max(empty).filter(|wait| !wait.is_zero()).map(|wait| now + wait)
-    }
-
-    /// The provider broke the connection before it answered, which some do instead of refusing. One such loss is a fault; with
-    /// another, or a refusal, within ten seconds it is a refusal of the first of them; so it is at once where a higher level is
-    /// being tried. `None`: a fault, no gate closes.
-    pub fn lost(&mut self, now: Instant, evidence: &Evidence, backoff: Duration) -> Option<Lesson> {
-        let lately = |at: Instant| now.saturating_duration_since(at) <= TOGETHER;
-        let signal = Signal { backoff, ..Signal::default() };
-        let tries_more = Subject::ALL.into_iter().any(|subject| self.is_trial_at_fault(subject, evidence));
-        if tries_more || self.is_shut && self.refused.is_some_and(lately) {
-            return Some(self.refused(now, evidence, &signal));
-        }
-        let before = self.lost.replace((now, *evidence)).filter(|&(at, _)| lately(at));
-        let (_, first) = before?;
-        self.lost = None;
-        Some(self.refused(now, &first, &signal))
     }
 
     /// The limits that headers name, where they are of our window.

@@ -1,0 +1,240 @@
+//! Fewer at a time, after something went wrong: nobody who waited comes back as a herd.
+//!
+//! - **After an outage** one exchange goes, then one more at a time for each that was answered: twice as many each round,
+//!   until nobody waits any more.
+//! - **After resets that were taken for a refusal** one goes, the *probe*; then half of what was in flight before; then one
+//!   more for each round that was answered, until as many go as before. Where rounds do not end, since connections stay
+//!   open, one more goes each minute.
+//!
+//! Only what is permitted after its begin counts: exchanges that were running before hold nobody up.
+
+use super::Ready;
+use crate::time::{Duration, Instant};
+
+/// Which ramp a permit counts in.
+pub(super) type RampId = u64;
+
+/// A round is no longer than this.
+const ROUND_MAX: u32 = 16;
+/// Who waits for an answer that does not come gets one more after this.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many may go at a time, and how that grows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ramp {
+    id: RampId,
+    at_a_time: u32,
+    /// Permitted since its begin, and not yet ended.
+    out: u32,
+    growth: Growth,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Growth {
+    /// One more for each answer.
+    Doubling,
+    /// One more for each round.
+    Steps(Steps),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Steps {
+    /// Nothing was answered yet.
+    is_probing: bool,
+    /// How many go after the probe.
+    half: u32,
+    /// So many were in flight twice over: where no cap is configured, that is back.
+    back: u32,
+    /// Of this round.
+    answers: u32,
+    /// When there was one more the last time.
+    stepped: Instant,
+}
+
+impl Ramp {
+    /// After an outage.
+    pub(super) fn after_outage(id: RampId) -> Self {
+        Self { id, at_a_time: 1, out: 0, growth: Growth::Doubling }
+    }
+
+    /// After resets that were taken for a refusal, from `begins` on; `in_flight`: how many were when the last of them was
+    /// permitted. Of several in a row the first counts.
+    pub(super) fn after_resets(id: RampId, begins: Instant, in_flight: u32, before: Option<Self>) -> Self {
+        let (half, back) = match before.map(|before| before.growth) {
+            Some(Growth::Steps(Steps { is_probing: true, half, back, .. })) => (half, back),
+            _ => ((in_flight / 2).max(1), in_flight.saturating_mul(2).max(2)),
+        };
+        let steps = Steps { is_probing: true, half, back, answers: 0, stepped: begins };
+        Self { id, at_a_time: 1, out: 0, growth: Growth::Steps(steps) }
+    }
+
+    /// When one more may go, as far as can be told.
+    pub(super) fn ready(&mut self, now: Instant) -> Ready {
+        if self.out < self.at_a_time {
+            return Ready::Now;
+        }
+        let Growth::Steps(steps) = &mut self.growth else { return Ready::OnRelease };
+        let more = steps.stepped + PATIENCE;
+        if more > now {
+            return Ready::At(more);
+        }
+        steps.stepped = now;
+        self.at_a_time = self.at_a_time.saturating_add(1);
+        if self.out < self.at_a_time { Ready::Now } else { Ready::At(now + PATIENCE) }
+    }
+
+    /// One goes. Says where it counts, and whether it is a probe.
+    pub(super) fn take(&mut self) -> (RampId, bool) {
+        self.out = self.out.saturating_add(1);
+        (self.id, matches!(self.growth, Growth::Steps(Steps { is_probing: true, .. })))
+    }
+
+    /// One has ended, or was never used.
+    pub(super) fn release(&mut self, id: RampId) {
+        if id == self.id {
+            self.out = self.out.saturating_sub(1);
+        }
+    }
+
+    /// One was answered.
+    pub(super) fn answered(&mut self, now: Instant, id: RampId) {
+        if id != self.id {
+            return;
+        }
+        let Growth::Steps(steps) = &mut self.growth else {
+            self.at_a_time = self.at_a_time.saturating_add(1);
+            return;
+        };
+        if std::mem::take(&mut steps.is_probing) {
+            (self.at_a_time, steps.stepped) = (self.at_a_time.max(steps.half), now);
+            return;
+        }
+        steps.answers += 1;
+        if steps.answers >= self.at_a_time.min(ROUND_MAX) {
+            (steps.answers, steps.stepped) = (0, now);
+            self.at_a_time = self.at_a_time.saturating_add(1);
+        }
+    }
+
+    /// Whether as many may go as before. `cap`: how many may go at a time without it, where that is limited.
+    pub(super) fn is_over(&self, cap: Option<u32>) -> bool {
+        let back = match self.growth {
+            Growth::Doubling => cap,
+            Growth::Steps(Steps { is_probing: true, .. }) => None,
+            Growth::Steps(steps) => Some(cap.unwrap_or(steps.back)),
+        };
+        back.is_some_and(|back| self.at_a_time >= back)
+    }
+
+    /// Whether it is over when nobody waits.
+    pub(super) fn is_for_the_crowd(&self) -> bool {
+        matches!(self.growth, Growth::Doubling)
+    }
+
+    /// Whether nobody has gone by it for so long that it says nothing any more.
+    pub(super) fn is_forgotten(&self, now: Instant) -> bool {
+        match self.growth {
+            Growth::Doubling => self.out == 0,
+            Growth::Steps(steps) => self.out == 0 && now.saturating_duration_since(steps.stepped) >= PATIENCE * 10,
+        }
+    }
+
+    pub(super) fn at_a_time(&self) -> u32 {
+        self.at_a_time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn takes_all(ramp: &mut Ramp, now: Instant) -> Vec<RampId> {
+        let mut taken = Vec::new();
+        while ramp.ready(now) == Ready::Now {
+            taken.push(ramp.take().0);
+        }
+        taken
+    }
+
+    #[test]
+    fn after_an_outage_each_round_is_twice_the_one_before() {
+        let now = crate::time::now();
+        let mut ramp = Ramp::after_outage(1);
+        let mut rounds = Vec::new();
+        for _ in 0..6 {
+            let round = takes_all(&mut ramp, now);
+            rounds.push(round.len());
+            for id in round {
+                ramp.answered(now, id);
+                ramp.release(id);
+            }
+        }
+        assert_eq!(rounds, [1, 2, 4, 8, 16, 32]);
+        assert!(!ramp.is_over(Some(100)) && !ramp.is_over(None) && ramp.is_over(Some(64)));
+    }
+
+    #[test]
+    fn what_fails_makes_room_for_as_many_and_no_more() {
+        let now = crate::time::now();
+        let mut ramp = Ramp::after_outage(1);
+        for _ in 0..5 {
+            let round = takes_all(&mut ramp, now);
+            assert_eq!(round.len(), 1);
+            ramp.release(round[0]);
+        }
+        let (id, _) = ramp.take();
+        ramp.answered(now, 7);
+        ramp.release(7);
+        assert_eq!(ramp.ready(now), Ready::OnRelease, "what counts elsewhere changes nothing");
+        ramp.release(id);
+        assert_eq!(ramp.ready(now), Ready::Now);
+    }
+
+    #[test]
+    fn after_resets_one_then_half_then_one_more_each_round() {
+        let now = crate::time::now();
+        let mut ramp = Ramp::after_resets(1, now, 8, None);
+        assert_eq!((takes_all(&mut ramp, now).len(), ramp.is_over(Some(1))), (1, false));
+        ramp.answered(now, 1);
+        ramp.release(1);
+        let mut rounds = Vec::new();
+        while !ramp.is_over(Some(8)) {
+            let round = takes_all(&mut ramp, now);
+            rounds.push(round.len());
+            for id in round {
+                ramp.answered(now, id);
+                ramp.release(id);
+            }
+        }
+        assert_eq!(rounds, [4, 5, 6, 7]);
+        assert!(!ramp.is_over(None), "twice as many as before, where nothing is configured");
+    }
+
+    #[test]
+    fn several_in_a_row_halve_once_and_never_to_nothing() {
+        let now = crate::time::now();
+        let mut ramp = Ramp::after_resets(1, now, 8, None);
+        for id in 2..5 {
+            assert!(ramp.take().1);
+            ramp = Ramp::after_resets(id, now, 1, Some(ramp));
+        }
+        ramp.take();
+        ramp.answered(now, 4);
+        assert_eq!(ramp.at_a_time(), 4);
+        let mut alone = Ramp::after_resets(1, now, 1, Some(ramp));
+        alone.take();
+        alone.answered(now, 1);
+        assert_eq!(alone.at_a_time(), 1);
+    }
+
+    #[test]
+    fn connections_that_stay_open_let_one_more_go_each_minute() {
+        let now = crate::time::now();
+        let mut ramp = Ramp::after_resets(1, now, 2, None);
+        ramp.take();
+        assert_eq!(ramp.ready(now), Ready::At(now + PATIENCE));
+        assert_eq!(ramp.ready(now + PATIENCE), Ready::Now);
+        assert!(ramp.take().1, "still to see");
+        assert_eq!(ramp.ready(now + PATIENCE), Ready::At(now + 2 * PATIENCE));
+    }
+}
