@@ -223,7 +223,7 @@ proptest! {
         pieces in prop::collection::vec("[a-z \n\"\\\\é]{1,8}", 1..6),
         before in members(),
         after in members(),
-        messages in prop::sample::select(vec!["", "1", "{} , null", "{\"content\":\"\\u00e9\"}"]),
+        messages in prop::sample::select(vec!["", "1, {}", "null , {}", "{\"content\":\"\\u00e9\"}"]),
         style in style(),
     ) {
         let mut partial = Partial::new(Route::ChatCompletions, 1);
