@@ -445,11 +445,11 @@ fn checked(text: &str) -> (ExitCode, String, String) {
 
 #[test]
 fn check_prints_a_file_that_means_the_same() {
-    let (code, out, err) = checked(&upstream("api_key = \"hunter2\"\n[breaker]\nfailures = 3"));
+    let (code, out, err) = checked(&upstream("api_key = \"hunter2\"\n[tasks]\nkeep = \"3d\""));
     assert_eq!(code, ExitCode::SUCCESS);
     assert_eq!(parse(&out).to_toml(), out);
     assert!(out.contains("api_keys = [\"[redacted]\"]") && !out.contains("hunter2"), "{out}");
-    assert_eq!(err, "FILE:5: breaker has not all of its effect yet; still to be built: the circuit breaker\n");
+    assert_eq!(err, "FILE:5: tasks has not all of its effect yet; still to be built: tasks\n");
 }
 
 #[test]
