@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 
 use super::breakers::Breakers;
 use super::clients::{ClientNumber, ClientQuota, Clients};
+use super::elsewhere::Avoids;
 use super::floors::Shares;
 use super::lane::Lane;
 use super::line::{Line, Waiting};
-use super::place::{Asked, Avoids};
+use super::place::Asked;
 use super::settings::OnLimit;
 use super::timers::Timers;
 use super::ways::Ways;
@@ -60,7 +61,7 @@ pub(super) struct State {
     pub(super) waiting: [u32; 3],
     /// What their bodies hold.
     pub(super) bytes: u64,
-    closed: bool,
+    pub(super) closed: bool,
     /// When the timer will wake; `None`: not before it is told.
     pub(super) armed: Option<Instant>,
 }
@@ -159,7 +160,7 @@ impl State {
             id: demand.id,
             key: demand.key,
             model: demand.model.clone(),
-            only: demand.only.clone(),
+            choice: demand.choice.clone(),
             bytes: demand.bytes,
             tokens: demand.tokens.clone(),
             since: now,
@@ -191,31 +192,13 @@ impl State {
         Cow::Owned([others, failed].concat())
     }
 
-    /// A permit at once where the call has not failed, if nobody waits for it.
-    pub(super) fn elsewhere(
-        &mut self,
-        shared: &Arc<Shared>,
-        now: Instant,
-        demand: &Demand,
-        avoids: &Avoids,
-    ) -> Option<Permit> {
-        if self.closed || demand.exempt {
-            return None;
-        }
-        let mut lanes = self.ways.serving(&mut self.lanes, now, demand.wanted()).ok()?;
-        lanes.retain(|lane| self.lanes.get(*lane).is_some_and(|lane| !avoids.has(&lane.id)));
-        let client = self.clients.key_of(&demand.client);
-        let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
-        self.take_if_idle(shared, now, &lanes, client, ask)
-    }
-
     /// Whether a client has calls in this class that came before: they go first, also where they stand aside.
     fn has_waiting(&self, lanes: &[usize], client: ClientNumber, class: Priority) -> bool {
         self.line_of(lanes).is_some_and(|line| line.class(class).len_of(client) > 0)
     }
 
     /// A permit, where nobody waits for the lane whose turn can come.
-    fn take_if_idle(
+    pub(super) fn take_if_idle(
         &mut self,
         shared: &Arc<Shared>,
         now: Instant,

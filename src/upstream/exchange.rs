@@ -35,6 +35,8 @@ pub(super) struct Flight {
     pub(super) trace: Trace,
     /// Attempts that count.
     pub(super) attempts: u32,
+    /// Attempts that failed, also those that do not count: the pause after each is longer.
+    failures: u32,
     /// A pooled connection was dead, or died: no more of those.
     stale: bool,
     /// The provider's own last answer to an attempt that failed.
@@ -68,7 +70,7 @@ enum Told {
 
 impl Flight {
     pub(super) fn new(shared: Arc<Shared>, call: Call, place: Place, trace: Trace) -> Self {
-        Self { shared, call, place, trace, attempts: 0, stale: false, last_answer: None }
+        Self { shared, call, place, trace, attempts: 0, failures: 0, stale: false, last_answer: None }
     }
 
     /// Starts the flight and waits for the head of its answer. Dropping the future, or later the answer, cancels it: its
