@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::breaker::Position;
 use crate::breaker::settings::Breaker;
+use crate::limits::journal::rehearsal::{Death, Machine};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -414,6 +415,35 @@ async fn one_key_that_cools_down_leaves_the_others_alone() {
         answer(next);
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_the_cooldown_and_not_what_an_outage_has_taught() {
+    let mut machine = Machine::new();
+    for down in [false, true] {
+        let (journal, recovered) = machine.start(WINDOW);
+        let admission = Admission::remembering(journal.clone(), recovered, BOUNDS);
+        admission.reconfigure(vec![way("up", &["k"], quota(40, 5))], Vec::new(), BOUNDS);
+        let timer = tokio::task::spawn(admission.clone().keep_time());
+        lose(permit(&admission).await);
+        let mut until = lose(permit(&admission).await).unwrap();
+        for _ in 0..if down { 3 } else { 0 } {
+            until = lose(permit(&admission).await).unwrap_or(until);
+        }
+        timer.abort();
+        machine.kill(&journal, Death { flushed: true, compacted: false, torn: 0 });
+        let (_, recovered) = machine.start(WINDOW);
+        let after = Admission::remembering(Journal::off(), recovered, BOUNDS);
+        after.reconfigure(vec![way("up", &["k"], quota(40, 5))], Vec::new(), BOUNDS);
+        let lane = &after.lanes()[0];
+        if down {
+            assert_eq!(lane.lessons, []);
+        } else {
+            let closed = lane.usage.closed_until.unwrap();
+            assert!(closed <= until + SECOND && closed + SECOND >= until, "{closed:?} {until:?}");
+        }
+        tokio::time::sleep(600 * SECOND).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
