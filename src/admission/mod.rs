@@ -23,6 +23,7 @@ mod dispatch;
 mod estimate;
 mod fair;
 mod floors;
+mod hopeless;
 mod lane;
 mod line;
 mod lines;
