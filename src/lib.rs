@@ -34,7 +34,7 @@
 //! Each uses only what stands to its right:
 //!
 //! ```text
-//! commands → app → proxy, api → pipeline → upstream, cache → admission → limits, breaker
+//! commands → app → proxy, api → pipeline → upstream, cache → admission → breaker → limits
 //!          → answer, call, memory → headers, metrics, telemetry → openai → ids, units, time
 //! ```
 //!
@@ -45,7 +45,8 @@
 //!   which is why it may ask [`admission`] for a permit; [`limits`] is arithmetic over instants, and the
 //!   journal that survives a kill.
 //! - [`sim`] is the strict simulated provider that judges us; it knows nothing of the rooms it judges.
-//! - [`breaker`], [`cache`] and [`tasks`] are rooms that so far have only their settings.
+//! - [`breaker`] says whether an upstream is worth trying; [`cache`] and [`tasks`] are rooms that so far have only their
+//!   settings.
 //!
 //! Pingora's types stay in `proxy` and `upstream::connect`; axum's in `api`.
 //!

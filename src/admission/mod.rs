@@ -24,6 +24,7 @@ mod elsewhere;
 mod estimate;
 mod fair;
 mod floors;
+mod hopeless;
 mod lane;
 mod line;
 mod lines;
