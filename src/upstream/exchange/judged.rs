@@ -52,6 +52,11 @@ impl Miss {
 }
 
 impl Happened {
+    /// Whether it was sent, and nobody knows whether the provider has done it: to send it again may be once too often.
+    pub(super) fn is_lost(self) -> bool {
+        matches!(self, Self::Stale | Self::Lost | Self::Cut)
+    }
+
     /// What it is called when nothing came of the call.
     pub(super) fn failure(self, attempts: u32, detail: String) -> Failure {
         match self {

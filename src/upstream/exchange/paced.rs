@@ -30,8 +30,9 @@ impl Flight {
             _ => {}
         }
         self.failures += 1;
-        if miss.was_probe {
-            self.attempts -= 1; // it was made for everybody
+        // It was made for everybody. But what was lost may have been done all the same, and that is bounded.
+        if miss.was_probe && !miss.happened.is_lost() {
+            self.attempts -= 1;
         }
         if self.attempts >= self.shared.retry().attempts_max.get() {
             return Next::GiveUp;
