@@ -27,6 +27,7 @@ TOKEN = re.compile(r"\s*\S+")
 PROMPT_TOKENS = 12
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
+STOP_TIMEOUT = 20
 NAMES = itertools.count()
 
 
@@ -79,8 +80,17 @@ class Breaking:
             return self.told[path][0]
 
     def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(STOP_TIMEOUT)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        talks = asyncio.all_tasks() - {asyncio.current_task()}
+        for talk in talks:
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, h2.exceptions.ProtocolError):
