@@ -5,8 +5,10 @@
 mod backlog;
 mod changes;
 mod crashes;
+mod elsewhere;
 mod learning;
 mod order;
+mod outages;
 mod own;
 mod promises;
 mod provider;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::ids::{ClientId, KeyId};
+use crate::ids::{ClientId, KeyId, LaneId};
 use crate::limits::learned::Signal;
 use crate::limits::{Dimension, Quota};
 use crate::time::{Duration, Instant};

@@ -44,7 +44,7 @@ use tokio::sync::watch;
 pub use self::auth::{BindRefused, check_bind};
 pub use self::readiness::{Readiness, State as ReadyState};
 use crate::admission::settings::Client;
-use crate::admission::{ClientStatus, LaneStatus, Queue};
+use crate::admission::{BreakerStatus, ClientStatus, LaneStatus, Queue};
 use crate::metrics::Metrics;
 use crate::openai::ErrorBody;
 use crate::time::Duration;
@@ -79,6 +79,9 @@ pub trait AdminHooks: fmt::Debug + Send + Sync {
 
     /// What is used of each of their keys.
     fn lanes(&self) -> Vec<LaneStatus>;
+
+    /// How their breakers stand.
+    fn breakers(&self) -> Vec<BreakerStatus>;
 
     /// The names of those that are paused.
     fn paused(&self) -> Vec<Arc<str>>;

@@ -62,6 +62,10 @@ impl AdminHooks for Hooks {
         Vec::new()
     }
 
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        Vec::new()
+    }
+
     fn paused(&self) -> Vec<Arc<str>> {
         Vec::new()
     }

@@ -1,5 +1,6 @@
 //! `GET /admin/v1/upstreams`: what is used of each provider. `POST /admin/v1/upstreams/NAME/pause` and `…/resume`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -9,10 +10,12 @@ use serde::Serialize;
 
 use super::json::{Balance, Shown, answer, ms};
 use super::{Admin, error};
-use crate::admission::LaneStatus;
+use crate::admission::{BreakerStatus, LaneStatus};
+use crate::breaker::{self, Position};
 use crate::ids::{ClientId, KeyId};
 use crate::limits::learned::LessonStatus;
-use crate::time;
+use crate::metrics::{BreakerState, DisconnectPhase, Metrics};
+use crate::time::{self, Instant};
 use crate::upstream::settings::{BaseUrl, Kind, Upstream};
 
 /// So many keys of clients are shown of an upstream, the fullest first.
@@ -20,7 +23,9 @@ const KEYS_SHOWN: usize = 100;
 
 pub(super) async fn upstreams(State(admin): State<Admin>) -> Response {
     let (settings, lanes, paused) = (admin.hooks.upstreams(), admin.hooks.lanes(), admin.hooks.paused());
-    let one = |upstream| One::new(upstream, &lanes, &paused);
+    let breakers = admin.hooks.breakers();
+    let troubles = |upstream| Troubles::of(upstream, &breakers, &admin.metrics);
+    let one = |upstream| One::new(upstream, &lanes, &paused, troubles(upstream));
     answer(&View { upstreams: settings.iter().map(one).collect() })
 }
 
@@ -59,13 +64,15 @@ struct One<'a> {
     base_url: Shown<&'a BaseUrl>,
     models: Vec<&'a str>,
     paused: bool,
+    #[serde(flatten)]
+    troubles: Troubles,
     /// How many keys count by themselves, and the fullest of them.
     keys_total: usize,
     keys: Vec<Key>,
 }
 
 impl<'a> One<'a> {
-    fn new(upstream: &'a Upstream, lanes: &[LaneStatus], paused: &[Arc<str>]) -> Self {
+    fn new(upstream: &'a Upstream, lanes: &[LaneStatus], paused: &[Arc<str>], troubles: Troubles) -> Self {
         let mut own: Vec<&LaneStatus> = lanes.iter().filter(|lane| *lane.id.upstream == *upstream.name).collect();
         let ours: Vec<KeyId> = upstream.api_keys.iter().map(|key| KeyId::of(key.expose())).collect();
         let index = |lane: &LaneStatus| ours.iter().position(|key| *key == lane.id.key);
@@ -79,8 +86,57 @@ impl<'a> One<'a> {
             base_url: Shown(&upstream.base_url),
             models: upstream.models.iter().map(|model| model.as_str()).collect(),
             paused: paused.iter().any(|name| **name == *upstream.name),
+            troubles,
             keys_total: own.len(),
             keys: own.into_iter().take(KEYS_SHOWN).map(|lane| Key::new(lane, index(lane))).collect(),
+        }
+    }
+}
+
+/// What went wrong with an upstream.
+#[derive(Debug, Default, Serialize)]
+struct Troubles {
+    breaker: Option<Breaker>,
+    /// How often its resets were taken for a refusal.
+    limit_signals_total: u64,
+    /// Connections lost since the start, by when.
+    disconnects: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Breaker {
+    state: &'static str,
+    /// In a row.
+    failures: u32,
+    opens_total: u64,
+    /// Until one call may try, while it is open.
+    probe_in_ms: Option<u64>,
+}
+
+impl Troubles {
+    fn of(upstream: &Upstream, breakers: &[BreakerStatus], metrics: &Metrics) -> Self {
+        let status = breakers.iter().find(|status| *status.upstream == *upstream.name);
+        let measures = metrics.upstream(&upstream.name, 0);
+        let lost = DisconnectPhase::ALL.iter().map(|&phase| (phase.as_str(), measures.disconnects(phase)));
+        Self {
+            breaker: status.map(|status| Breaker::new(&status.breaker)),
+            limit_signals_total: status.map_or(0, |status| status.limit_signals),
+            disconnects: lost.collect(),
+        }
+    }
+}
+
+impl Breaker {
+    fn new(status: &breaker::Status) -> Self {
+        Self {
+            state: match status.position {
+                Position::Closed => BreakerState::Closed.as_str(),
+                Position::HalfOpen => BreakerState::HalfOpen.as_str(),
+                Position::Open => BreakerState::Open.as_str(),
+            },
+            failures: status.failures,
+            opens_total: status.opens,
+            probe_in_ms: status.probe_at.map(|at| ms(at.saturating_duration_since(time::now()))),
         }
     }
 }
@@ -100,6 +156,10 @@ struct Key {
     waiting: u32,
     /// Until the gate opens again that a refusal has closed.
     closed_for_ms: Option<u64>,
+    /// How much of that is because of resets that look like a limit.
+    cooling_for_ms: Option<u64>,
+    /// How many may go at a time for now, after an outage or such resets.
+    at_a_time: Option<u32>,
     requests: Option<Balance>,
     tokens: Option<Balance>,
     requests_per_day: Option<Balance>,
@@ -149,11 +209,14 @@ impl Key {
     fn new(lane: &LaneStatus, index: Option<usize>) -> Self {
         let LaneStatus { id, usage, lessons, waiting, .. } = lane;
         let shared = matches!(id.key, KeyId::PASS_THROUGH | KeyId::ALL).then(|| "all".to_owned());
+        let left = |until: Instant| ms(until.saturating_duration_since(time::now()));
         let digest = || shared.unwrap_or_else(|| ClientId::Key(id.key).to_string());
         Self {
             key: index.map_or_else(digest, |index| index.to_string()),
             waiting: *waiting,
-            closed_for_ms: usage.closed_until.map(|until| ms(until.saturating_duration_since(time::now()))),
+            closed_for_ms: usage.closed_until.map(left),
+            cooling_for_ms: usage.cooling_until.map(left),
+            at_a_time: usage.at_a_time,
             requests: usage.window.map(|(used, limit)| Balance::new(limit, used)),
             tokens: usage.tokens.map(|(used, limit)| Balance::new(limit, used)),
             requests_per_day: usage.day.map(|(used, limit)| Balance::new(limit, used)),
@@ -171,6 +234,7 @@ mod tests {
     use crate::limits::Usage;
     use crate::limits::learned::{Subject, Why};
     use crate::time::Duration;
+
     use crate::units::Secret;
 
     fn lane(upstream: &str, key: KeyId, used: u32) -> LaneStatus {
@@ -194,7 +258,8 @@ mod tests {
     async fn each_key_of_ours_is_told_by_its_place_and_never_by_itself() {
         let mut second = lane("main", KeyId::of("sk-secret-2"), 40);
         second.usage.closed_until = Some(time::now() + Duration::from_secs(12));
-        second.usage.slots_cap = None;
+        (second.usage.slots_cap, second.usage.at_a_time) = (None, Some(2));
+        second.usage.cooling_until = Some(time::now() + Duration::from_secs(4));
         second.lessons.push(LessonStatus {
             subject: Subject::Requests,
             configured: Some(40),
@@ -206,19 +271,27 @@ mod tests {
         });
         let lanes = [second, lane("other", KeyId::PASS_THROUGH, 1), lane("main", KeyId::of("sk-secret-1"), 12)];
         let upstream = upstream("main", &["sk-secret-1", "sk-secret-2"]);
-        let view = View { upstreams: vec![One::new(&upstream, &lanes, &["main".into()])] };
+        let metrics = Metrics::new();
+        metrics.disconnect(Some("main"), DisconnectPhase::BeforeHead);
+        let probe_at = Some(time::now() + Duration::from_secs(10));
+        let status = breaker::Status { position: Position::Open, failures: 5, opens: 1, probe_at };
+        let breakers = [BreakerStatus { upstream: "main".into(), breaker: status, limit_signals: 2 }];
+        let troubles = Troubles::of(&upstream, &breakers, &metrics);
+        let view = View { upstreams: vec![One::new(&upstream, &lanes, &["main".into()], troubles)] };
         let json = serde_json::to_value(&view).unwrap();
         let expected = serde_json::json!({ "upstreams": [{
             "name": "main", "kind": "model", "base_url": "https://api.example.com/v1", "models": ["*"],
-            "paused": true, "keys_total": 2,
+            "paused": true, "keys_total": 2, "limit_signals_total": 2,
+            "breaker": { "state": "open", "failures": 5, "opens_total": 1, "probe_in_ms": 10_000 },
+            "disconnects": { "before_head": 1, "before_first_event": 0, "mid_stream": 0, "websocket": 0, "client": 0 },
             "keys": [
                 {
-                    "key": "0", "waiting": 3, "closed_for_ms": null,
+                    "key": "0", "waiting": 3, "closed_for_ms": null, "cooling_for_ms": null, "at_a_time": null,
                     "requests": { "limit": 40, "used": 12, "left": 28 }, "tokens": null, "requests_per_day": null,
                     "slots": { "limit": 5, "in_use": 2 }, "window_margin_ms": 500, "learned": [],
                 },
                 {
-                    "key": "1", "waiting": 3, "closed_for_ms": 12_000,
+                    "key": "1", "waiting": 3, "closed_for_ms": 12_000, "cooling_for_ms": 4_000, "at_a_time": 2,
                     "requests": { "limit": 40, "used": 40, "left": 0 }, "tokens": null, "requests_per_day": null,
                     "slots": { "limit": null, "in_use": 2 }, "window_margin_ms": 500,
                     "learned": [{
@@ -238,7 +311,7 @@ mod tests {
         let key = |n: u32| KeyId::of(&format!("sk-{n}"));
         let lanes: Vec<_> = (0..300).map(|n| lane("main", key(n), n % 40)).collect();
         let upstream = upstream("main", &[]);
-        let one = One::new(&upstream, &lanes, &[]);
+        let one = One::new(&upstream, &lanes, &[], Troubles::default());
         assert_eq!((one.keys_total, one.keys.len()), (300, KEYS_SHOWN));
         assert_eq!(one.keys[0].key, format!("key-{}", key(39)));
         assert!(one.keys.iter().all(|key| key.requests.as_ref().is_some_and(|requests| requests.used >= 25)));

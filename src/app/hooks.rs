@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{App, mistakes_of};
 use crate::admission::settings::Client;
-use crate::admission::{ClientStatus, LaneStatus, Queue};
+use crate::admission::{BreakerStatus, ClientStatus, LaneStatus, Queue};
 use crate::api::AdminHooks;
 use crate::upstream::settings::Upstream;
 
@@ -38,6 +38,10 @@ impl AdminHooks for App {
 
     fn lanes(&self) -> Vec<LaneStatus> {
         self.0.admission.lanes()
+    }
+
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        self.0.admission.breakers()
     }
 
     fn paused(&self) -> Vec<Arc<str>> {

@@ -373,7 +373,7 @@ fn only_what_was_written_and_is_not_built_gets_a_notice() {
     ));
     let notices: Vec<_> =
         settings.not_yet().iter().map(|notice| (notice.line.unwrap(), notice.field.as_str())).collect();
-    assert_eq!(notices, [(10, "cache"), (16, "telemetry.otlp")]);
+    assert_eq!(notices, [(10, "cache"), (15, "telemetry.otlp")]);
     let cache = "cache has not all of its effect yet; still to be built: the cache";
     assert_eq!(settings.not_yet()[0].to_string(), cache);
 }
@@ -443,11 +443,11 @@ fn checked(text: &str) -> (ExitCode, String, String) {
 
 #[test]
 fn check_prints_a_file_that_means_the_same() {
-    let (code, out, err) = checked(&upstream("api_key = \"hunter2\"\n[breaker]\nfailures = 3"));
+    let (code, out, err) = checked(&upstream("api_key = \"hunter2\"\n[tasks]\nkeep = \"3d\""));
     assert_eq!(code, ExitCode::SUCCESS);
     assert_eq!(parse(&out).to_toml(), out);
     assert!(out.contains("api_keys = [\"[redacted]\"]") && !out.contains("hunter2"), "{out}");
-    assert_eq!(err, "FILE:5: breaker has not all of its effect yet; still to be built: the circuit breaker\n");
+    assert_eq!(err, "FILE:5: tasks has not all of its effect yet; still to be built: tasks\n");
 }
 
 #[test]

@@ -243,11 +243,17 @@ async fn after_the_last_attempt_the_client_gets_the_providers_own_answer() {
     assert_eq!(upstream.unseen(), 3);
 }
 
+/// Two attempts of each call, however many have failed: nobody waits for an upstream to come back.
+fn two_attempts(settings: &mut tidegate::config::Settings) {
+    settings.retry.attempts_max = NonZeroU32::new(2).unwrap();
+    settings.breaker.failures = NonZeroU32::MAX;
+    settings.recovery.cooldown = ms(0);
+}
+
 #[tokio::test]
 async fn disconnects_to_the_last_attempt_are_a_502() {
     let upstream = Upstream::start().await;
-    let proxy =
-        proxy(&upstream).set(|settings| settings.retry.attempts_max = NonZeroU32::new(2).unwrap()).start().await;
+    let proxy = proxy(&upstream).set(two_attempts).start().await;
     let mut upstream = upstream.script([vec![Read, Reset]]);
     let mut client = proxy.client().await;
     for _ in 0..2 {
@@ -318,9 +324,7 @@ async fn upstream_that_cannot_be_reached_is_a_503() {
     let addr = upstream.addr();
     drop(upstream);
     for base_url in [format!("http://{addr}/v1"), "http://does-not-exist.invalid/v1".to_owned()] {
-        let attempts =
-            |settings: &mut tidegate::config::Settings| settings.retry.attempts_max = NonZeroU32::new(2).unwrap();
-        let proxy = before(&base_url).set(attempts).start().await;
+        let proxy = before(&base_url).set(two_attempts).start().await;
         let mut client = proxy.client().await;
         for request in [post(CALL), get("/v1/models", "").into_bytes(), post_to("/v1/files", "", "upload")] {
             let seen = client.ask(request).await;

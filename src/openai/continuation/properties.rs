@@ -223,7 +223,7 @@ proptest! {
         pieces in prop::collection::vec("[a-z \n\"\\\\é]{1,8}", 1..6),
         before in members(),
         after in members(),
-        messages in prop::sample::select(vec!["", "1", "{} , null", "{\"content\":\"\\u00e9\"}"]),
+        messages in prop::sample::select(vec!["", "1, {}", "null , {}", "{\"content\":\"\\u00e9\"}"]),
         style in style(),
     ) {
         let mut partial = Partial::new(Route::ChatCompletions, 1);
@@ -268,7 +268,10 @@ proptest! {
             for frame in Framer::default().push(Bytes::from(second.clone())) {
                 let Ok(frames) = asked.splice.rewrite(frame) else { break };
                 for frame in frames {
-                    prop_assert_eq!(Framer::default().push(frame.bytes().clone()).count(), 1, "still one event");
+if !second.windows(frame.bytes().len()).any(|window| window == frame.bytes()) {
+                        let data = Event::new(frame.bytes()).data().into_owned();
+                        prop_assert!(serde_json::from_slice::<Value>(&data).is_ok(), "rewritten, {:?} is one event", frame);
+                    }
                     partial.observe(&frame);
                 }
             }

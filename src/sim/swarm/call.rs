@@ -5,19 +5,25 @@ use std::fmt::Write as _;
 use serde_json::json;
 use tokio::net::TcpStream;
 
+use super::expected::Expected;
 use super::report::{Sample, ms};
-use super::verify::{End, Outcome, StreamReader};
+use super::stream::StreamReader;
+use super::verify::{End, Outcome};
 use super::{Swarm, WorkerSpec};
-use crate::sim::content;
 use crate::sim::wire::{Body, Connection, ResponseHead, WireError};
 use crate::time::now;
 use crate::units::Priority;
+
+const SYSTEM: &str = "You are a simulation.";
 
 /// What to ask.
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) prompt: String,
     pub(super) stream: bool,
+    /// Whether a stream is to tell its usage.
+    pub(super) usage: bool,
+    pub(super) reasoning: bool,
     pub(super) priority: Option<Priority>,
     pub(super) body_bytes: usize,
 }
@@ -60,7 +66,7 @@ impl Client {
         sample.head_ms = Some(ms(now() - begun));
         sample.queue_ms = head.headers.first("x-tidegate-queue-ms").and_then(|value| value.trim().parse().ok());
         sample.attempts = head.headers.first("x-tidegate-attempts").and_then(|value| value.trim().parse().ok());
-        let expected = content::expected(&self.model, &ask.prompt);
+        let expected = Expected::of(&self.model, &ask.prompt, SYSTEM, ask.reasoning, ask.usage || !ask.stream);
         let (outcome, end) = verify(&mut connection, &head, ask.stream, &expected).await;
         if end == End::Clean && head.keeps_alive() {
             self.connection = Some(connection);
@@ -81,12 +87,18 @@ impl Client {
         let mut body = json!({
             "model": self.model,
             "messages": [
-                { "role": "system", "content": "You are a simulation." },
+                { "role": "system", "content": SYSTEM },
                 { "role": "user", "content": ask.prompt },
             ],
         });
         if ask.stream {
             body["stream"] = json!(true);
+            if ask.usage {
+                body["stream_options"] = json!({ "include_usage": true });
+            }
+        }
+        if ask.reasoning {
+            body["sim"] = json!({ "reasoning": true });
         }
         if ask.body_bytes > 0 {
             body["padding"] = json!("x".repeat(ask.body_bytes));
@@ -122,7 +134,7 @@ async fn exchange_heads(connection: &mut Connection, request: &[u8]) -> Result<O
     }
 }
 
-async fn verify(connection: &mut Connection, head: &ResponseHead, stream: bool, expected: &str) -> (Outcome, End) {
+async fn verify(connection: &mut Connection, head: &ResponseHead, stream: bool, expected: &Expected) -> (Outcome, End) {
     let mut body = Body::new(head.framing);
     let mut reader = StreamReader::default();
     let mut whole = Vec::new();

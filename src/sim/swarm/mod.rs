@@ -5,7 +5,9 @@
 //! is what is reported.
 
 mod call;
+mod expected;
 mod report;
+mod stream;
 mod verify;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use report::{GroupReport, Percentiles, Report, Sample};
 pub use verify::Outcome;
 
+use super::content;
 use crate::time::{Duration, Instant, Tasks, now};
 use crate::units::Priority;
 use call::{Ask, Client};
@@ -59,6 +62,10 @@ pub struct WorkerSpec {
     pub stream: Streaming,
     /// The shortest and the longest pause between two calls of a worker.
     pub think: Option<(Duration, Duration)>,
+    /// The share of their streams that are to tell their usage, 0 to 1.
+    pub include_usage: f64,
+    /// The share of their calls that are to be reasoned about, 0 to 1.
+    pub reasoning: f64,
     /// How many bytes of padding each request body carries.
     pub body_bytes: usize,
 }
@@ -74,6 +81,8 @@ impl WorkerSpec {
             priority: None,
             stream: Streaming::Half,
             think: None,
+            include_usage: 0.0,
+            reasoning: 0.0,
             body_bytes: 0,
         }
     }
@@ -211,6 +220,9 @@ impl Worker {
     async fn call(&self, client: &mut Client, spec: &WorkerSpec, call: u64) -> Sample {
         let Shared { swarm, started, .. } = &*self.shared;
         let begun = now();
+        // Not the luck that decides pauses: those stay as they are, whatever is asked.
+        let origin = content::fingerprint(&[&swarm.seed.to_string(), &spec.name, &format!("{}.{call}", self.number)]);
+        let mut luck = fastrand::Rng::with_seed(origin);
         let ask = Ask {
             prompt: format!("call {call} of worker {} of {}, swarm {}", self.number, spec.name, swarm.seed),
             stream: match spec.stream {
@@ -218,6 +230,8 @@ impl Worker {
                 Streaming::Never => false,
                 Streaming::Half => (call + self.number as u64).is_multiple_of(2),
             },
+            usage: luck.f64() < spec.include_usage,
+            reasoning: luck.f64() < spec.reasoning,
             priority: spec.priority,
             body_bytes: spec.body_bytes,
         };

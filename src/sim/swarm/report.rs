@@ -34,6 +34,12 @@ impl Report {
         self.count(|outcome| *outcome == Outcome::Ok)
     }
 
+    /// How many answers broke and were seen to break: by an error event, or by the end of the connection inside the message.
+    #[must_use]
+    pub fn broken(&self) -> u64 {
+        self.count(|outcome| matches!(outcome, Outcome::Broken { .. }))
+    }
+
     /// How many answers were wrong without saying so: corrupt, or cut and called complete.
     #[must_use]
     pub fn lies(&self) -> u64 {
@@ -171,10 +177,11 @@ mod tests {
 
     #[test]
     fn calls_cut_off_at_the_end_are_no_failures() {
-        let samples = [Outcome::Ok, Outcome::Unfinished, Outcome::Corrupt, Outcome::TimedOut]
+        let broken = Outcome::Broken { code: "upstream_disconnected".to_owned() };
+        let samples = [Outcome::Ok, Outcome::Unfinished, Outcome::Corrupt, Outcome::TimedOut, broken]
             .map(|outcome| Sample { outcome, ..Sample::begun(0.0, false) });
         let group = GroupReport::new("g", None, samples.to_vec());
         let report = Report { groups: vec![group], elapsed: Duration::ZERO };
-        assert_eq!((report.ok(), report.lies(), report.failures()), (1, 1, 2));
+        assert_eq!((report.ok(), report.broken(), report.lies(), report.failures()), (1, 1, 1, 3));
     }
 }

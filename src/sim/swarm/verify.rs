@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::expected::Expected;
+
 /// How a call ended, as its client sees it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
@@ -22,7 +24,8 @@ pub enum Outcome {
         /// `error.code` of the event, else its `error.type`; `transport` where the connection broke.
         code: String,
     },
-    /// Wrong bytes.
+    /// Wrong bytes, or a stream that is not one: two ids, two roles, two finish reasons, a wrong index, wrong usage, or
+    /// anything after its end.
     Corrupt,
     /// The answer ended as if it were complete, and was not.
     FalselyComplete,
@@ -66,114 +69,31 @@ impl Outcome {
     }
 
     /// Judges the body of a plain chat completion.
-    pub(super) fn of_plain(body: &[u8], end: End, expected: &str) -> Self {
+    pub(super) fn of_plain(body: &[u8], end: End, expected: &Expected) -> Self {
         if end == End::Broken {
-            return Self::Broken { code: TRANSPORT.to_owned() };
+            return Self::broken_transport();
         }
         let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::Corrupt };
-        let text = body.pointer("/choices/0/message/content").and_then(Value::as_str);
+        let message = |field: &str| body.pointer("/choices/0/message").and_then(|message| message.get(field)?.as_str());
+        let (reasoning, content) = (message("reasoning_content").unwrap_or_default(), message("content"));
         let finish = body.pointer("/choices/0/finish_reason").and_then(Value::as_str);
-        match text {
-            Some(text) if text == expected && finish == Some("stop") => Self::Ok,
-            Some(text) if expected.starts_with(text) => Self::FalselyComplete,
-            _ => Self::Corrupt,
+        let right = content.is_some_and(|content| expected.begins_with(reasoning, content));
+        let whole = content.is_some_and(|content| expected.is(reasoning, content)) && finish == Some("stop");
+        match body.get("usage") {
+            _ if !right => Self::Corrupt,
+            _ if !whole => Self::FalselyComplete,
+            Some(usage) if expected.used(usage) => Self::Ok,
+            Some(_) => Self::Corrupt,
+            None => Self::FalselyComplete,
         }
+    }
+
+    pub(super) fn broken_transport() -> Self {
+        Self::Broken { code: "transport".to_owned() }
     }
 }
 
-const TRANSPORT: &str = "transport";
-
-/// Reads a stream of chat completion chunks.
-#[derive(Debug, Default)]
-pub(super) struct StreamReader {
-    /// The line that is not complete yet.
-    line: Vec<u8>,
-    /// The data lines of the event that is not complete yet.
-    data: Option<String>,
-    text: String,
-    finished: bool,
-    done: bool,
-    error: Option<String>,
-    garbled: bool,
-}
-
-impl StreamReader {
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if *byte == b'\n' {
-                let line = std::mem::take(&mut self.line);
-                self.take_line(line.strip_suffix(b"\r").unwrap_or(&line));
-            } else {
-                self.line.push(*byte);
-            }
-        }
-    }
-
-    fn take_line(&mut self, line: &[u8]) {
-        let Ok(line) = std::str::from_utf8(line) else {
-            self.garbled = true;
-            return;
-        };
-        if line.is_empty() {
-            if let Some(data) = self.data.take() {
-                self.take_event(&data);
-            }
-            return;
-        }
-        match line.split_once(':').unwrap_or((line, "")) {
-            ("", _) | ("event" | "id" | "retry", _) => {}
-            ("data", value) => {
-                let value = value.strip_prefix(' ').unwrap_or(value);
-                match &mut self.data {
-                    Some(data) => {
-                        data.push('\n');
-                        data.push_str(value);
-                    }
-                    None => self.data = Some(value.to_owned()),
-                }
-            }
-            _ => self.garbled = true,
-        }
-    }
-
-    fn take_event(&mut self, data: &str) {
-        if self.done {
-            self.garbled = true;
-        }
-        if data == "[DONE]" {
-            self.done = true;
-            return;
-        }
-        let Ok(event) = serde_json::from_str::<Value>(data) else {
-            self.garbled = true;
-            return;
-        };
-        if event.get("error").is_some() {
-            self.error.get_or_insert_with(|| error_code(&event));
-        }
-        if let Some(piece) = event.pointer("/choices/0/delta/content").and_then(Value::as_str) {
-            self.garbled |= self.finished && !piece.is_empty();
-            self.text.push_str(piece);
-        }
-        self.finished |= event.pointer("/choices/0/finish_reason").and_then(Value::as_str) == Some("stop");
-    }
-
-    /// What the stream was, now that it ended.
-    pub(super) fn outcome(self, end: End, expected: &str) -> Outcome {
-        if self.garbled || !expected.starts_with(&self.text) {
-            return Outcome::Corrupt;
-        }
-        if let Some(code) = self.error {
-            return Outcome::Broken { code };
-        }
-        if end == End::Broken {
-            return Outcome::Broken { code: TRANSPORT.to_owned() };
-        }
-        if self.text == expected && self.finished && self.done { Outcome::Ok } else { Outcome::FalselyComplete }
-    }
-}
-
-fn error_code(body: &Value) -> String {
+pub(super) fn error_code(body: &Value) -> String {
     let word = |field: &str| body.pointer(field).and_then(Value::as_str).map(str::to_owned);
     word("/error/code").or_else(|| word("/error/type")).unwrap_or_default()
 }
@@ -182,81 +102,31 @@ fn error_code(body: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn chunk(text: &str, finish: Option<&str>) -> String {
-        let choice = serde_json::json!({ "index": 0, "delta": { "content": text }, "finish_reason": finish });
-        format!("data: {}\n\n", serde_json::json!({ "choices": [choice] }))
-    }
-
-    fn outcome(stream: &str, end: End) -> Outcome {
-        let mut reader = StreamReader::default();
-        reader.feed(stream.as_bytes());
-        reader.outcome(end, "ab\ncd")
-    }
-
-    fn broken(code: &str) -> Outcome {
-        Outcome::Broken { code: code.to_owned() }
-    }
-
-    #[test]
-    fn whole_stream_is_ok_wherever_its_bytes_are_split() {
-        let comments = ": queued position=1\n: queued position=0\n";
-        let stream = format!(
-            "{comments}{}{}{}data: [DONE]\n\n",
-            chunk("ab", None),
-            chunk("\ncd", None),
-            chunk("", Some("stop"))
-        );
-        for size in 1..stream.len() {
-            let mut reader = StreamReader::default();
-            stream.as_bytes().chunks(size).for_each(|piece| reader.feed(piece));
-            assert_eq!(reader.outcome(End::Clean, "ab\ncd"), Outcome::Ok);
-        }
-    }
-
-    #[test]
-    fn cut_stream_that_ends_cleanly_is_falsely_complete() {
-        let (part, stop, done) = (chunk("ab", None), chunk("", Some("stop")), "data: [DONE]\n\n");
-        let whole = chunk("ab\ncd", None);
-        for stream in [
-            String::new(),
-            part.clone(),
-            format!("{part}{done}"),
-            format!("{part}{stop}{done}"),
-            format!("{whole}{done}"),
-            format!("{whole}{stop}"),
-        ] {
-            assert_eq!(outcome(&stream, End::Clean), Outcome::FalselyComplete, "{stream}");
-        }
-    }
-
-    #[test]
-    fn break_that_can_be_seen_is_broken() {
-        assert_eq!(outcome(&chunk("ab", None), End::Broken), broken("transport"));
-        let error = "data: {\"error\":{\"message\":\"m\",\"code\":\"upstream_disconnected\"}}\n\n";
-        assert_eq!(outcome(&format!("{}{error}", chunk("ab", None)), End::Clean), broken("upstream_disconnected"));
-    }
-
-    #[test]
-    fn wrong_bytes_are_corrupt_however_the_stream_ends() {
-        for stream in [chunk("aX", None), chunk("ab\ncdab", None), "data: {oops\n\n".to_owned(), "ab\n\n".to_owned()] {
-            for end in [End::Clean, End::Broken] {
-                assert_eq!(outcome(&stream, end), Outcome::Corrupt, "{stream}");
-            }
-        }
-    }
-
     #[test]
     fn plain_answers_are_judged_like_streams() {
-        let body = |text: &str| {
-            let choice = serde_json::json!({ "message": { "content": text }, "finish_reason": "stop" });
-            serde_json::json!({ "choices": [choice] }).to_string()
+        let expected = Expected::of("m", "p", "", true, true);
+        let body = |thought: &str, said: &str, more: u32| {
+            let message = serde_json::json!({ "content": said, "reasoning_content": thought });
+            let choice = serde_json::json!({ "message": message, "finish_reason": "stop" });
+            let used = expected.completion_tokens() + more;
+            let total = used + expected.prompt_tokens;
+            let usage = serde_json::json!({
+                "prompt_tokens": expected.prompt_tokens, "completion_tokens": used, "total_tokens": total
+            });
+            serde_json::json!({ "choices": [choice], "usage": usage }).to_string()
         };
-        let judge = |text: &str, end| Outcome::of_plain(body(text).as_bytes(), end, "abc");
-        assert_eq!(judge("abc", End::Clean), Outcome::Ok);
-        assert_eq!(judge("ab", End::Clean), Outcome::FalselyComplete);
-        assert_eq!(judge("abd", End::Clean), Outcome::Corrupt);
-        assert_eq!(judge("abc", End::Broken), broken("transport"));
-        assert_eq!(Outcome::of_plain(b"{", End::Clean, "abc"), Outcome::Corrupt);
+        let judge = |thought: &str, said: &str, more, end| {
+            Outcome::of_plain(body(thought, said, more).as_bytes(), end, &expected)
+        };
+        let (thought, said) = (expected.reasoning.concat(), expected.content.concat());
+        assert_eq!(judge(&thought, &said, 0, End::Clean), Outcome::Ok);
+        assert_eq!(judge(&thought, &expected.content[0], 0, End::Clean), Outcome::FalselyComplete);
+        assert_eq!(judge(&expected.reasoning[0], "", 0, End::Clean), Outcome::FalselyComplete);
+        assert_eq!(judge(&thought, "no", 0, End::Clean), Outcome::Corrupt);
+        assert_eq!(judge("", &said, 0, End::Clean), Outcome::Corrupt, "thoughts are missing");
+        assert_eq!(judge(&thought, &said, 1, End::Clean), Outcome::Corrupt, "it used less");
+        assert_eq!(judge(&thought, &said, 0, End::Broken), Outcome::broken_transport());
+        assert_eq!(Outcome::of_plain(b"{", End::Clean, &expected), Outcome::Corrupt);
     }
 
     #[test]

@@ -102,7 +102,10 @@ impl Evidence {
 
     /// How many streams and plain answers the provider cut in the middle.
     pub(super) fn cut(&self) -> u64 {
-        ["reset_mid_stream", "eof_mid_stream"].iter().filter_map(|kind| self.stats.faults.get(*kind)).sum()
+        ["reset_mid_stream", "eof_mid_stream", "stall_mid_stream", "half_event", "reset_late"]
+            .iter()
+            .filter_map(|kind| self.stats.faults.get(*kind))
+            .sum()
     }
 }
 

@@ -124,6 +124,9 @@ impl Stage {
             if let Some(faults) = &turn.faults {
                 self.sim.set_faults(read_faults(faults));
             }
+            if let Some(down) = &turn.down {
+                self.sim.go_down(down.outage(), down.lasts);
+            }
         }
         allowed
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
 use tidegate::sim::swarm::{Streaming, WorkerSpec};
-use tidegate::sim::{Fault, Latency, Limits, Settings, Violation};
+use tidegate::sim::{Continuation, Fault, Latency, Limits, Outage, Settings, Violation};
 use tidegate::time::Duration;
 use tidegate::units::{Priority, parse_duration};
 
@@ -50,6 +50,8 @@ pub(super) struct Provider {
     faults: BTreeMap<String, f64>,
     /// What a request over a limit gets, as `tidegate sim --on-violation` names it.
     on_violation: Option<String>,
+    /// Which requests to continue a partial answer it understands, as `tidegate sim --continuation` names them.
+    continuation: Option<String>,
     /// How long everybody is refused after it.
     #[serde(default, deserialize_with = "optional_duration")]
     penalty: Option<Duration>,
@@ -74,6 +76,12 @@ pub(super) struct Workers {
     /// What they bear in `Authorization`.
     key: Option<String>,
     pub(super) priority: String,
+    /// The share of their streams that are to tell their usage.
+    #[serde(default)]
+    include_usage: f64,
+    /// The share of their calls that are to be reasoned about.
+    #[serde(default)]
+    reasoning: f64,
     /// They do not stream; else every other call does.
     #[serde(default)]
     plain: bool,
@@ -94,8 +102,25 @@ pub(super) struct Turn {
     pub(super) allows: Option<Allows>,
     /// What goes wrong from now on.
     pub(super) faults: Option<BTreeMap<String, f64>>,
+    /// The provider is down from now on.
+    pub(super) down: Option<Down>,
     /// Our `upstreams.limits` from now on.
     pub(super) limits: Option<toml::Table>,
+}
+
+/// How a provider is down, as `POST /sim/down` names it, and for how long.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Down {
+    how: String,
+    #[serde(rename = "for", deserialize_with = "duration")]
+    pub(super) lasts: Duration,
+}
+
+impl Down {
+    pub(super) fn outage(&self) -> Outage {
+        self.how.parse().expect("a way to be down")
+    }
 }
 
 /// What has to come of it, beyond what every story promises.
@@ -140,8 +165,18 @@ impl Story {
     }
 
     pub(super) fn provider_settings(&self) -> Settings {
-        let Provider { allows, mean, spread, arrival_jitter, disconnect_lag, faults, on_violation, penalty } =
-            &self.provider;
+        let Provider {
+            allows,
+            mean,
+            spread,
+            arrival_jitter,
+            disconnect_lag,
+            faults,
+            on_violation,
+            continuation,
+            penalty,
+        } = &self.provider;
+        let continuation = continuation.as_ref().map_or(Continuation::Any, |word| word.parse().expect("a style"));
         Settings {
             limits: allows.limits(),
             latency: Latency { mean: *mean, spread: *spread },
@@ -150,6 +185,7 @@ impl Story {
             on_violation: on_violation.as_ref().map_or(Violation::Reset, |word| word.parse().expect("an answer")),
             penalty: penalty.unwrap_or(Duration::from_secs(10)),
             faults: read_faults(faults),
+            continuation,
             seed: self.seed,
             ..Settings::default()
         }
@@ -192,6 +228,8 @@ impl Workers {
             api_key: self.key.clone(),
             priority: Some(Priority::parse(&self.priority).expect("a class")),
             stream: if self.plain { Streaming::Never } else { Streaming::Half },
+            include_usage: self.include_usage,
+            reasoning: self.reasoning,
             think: self.think.as_ref().map(|(least, most)| (read(least), read(most))),
             ..WorkerSpec::new(&self.name, self.count)
         }

@@ -1,6 +1,6 @@
 //! The swarm notices every lie, and calls every break a break.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate::sim::swarm::{Outcome, Streaming, Swarm, Until, WorkerSpec};
 use tidegate::sim::{Fault, FaultKind, Latency, Limits, Settings, content};
 use tidegate::time::now;
@@ -35,19 +35,41 @@ async fn groups_of_a_swarm_bear_keys_of_their_own() {
 
 #[tokio::test]
 async fn swarm_sees_every_fault_as_what_it_is() {
-    let faults = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::Stall);
-    let faults = faults.map(|kind| Fault { kind, rate: 0.1 }).collect();
+    let stalls = [FaultKind::Stall, FaultKind::StallMidStream];
+    let faults = FaultKind::ALL.into_iter().filter(|kind| !stalls.contains(kind));
+    let faults = faults.map(|kind| Fault { kind, rate: 0.06 }).collect();
     let sim = sim(Settings { faults, ..Settings::default() }).await;
-    let report = Swarm::new(&sim.base_url(), vec![WorkerSpec::new("w", 4)], Until::Calls(50)).run().await;
+    let asking = WorkerSpec { include_usage: 0.5, reasoning: 0.2, ..WorkerSpec::new("w", 4) };
+    let report = Swarm::new(&sim.base_url(), vec![asking], Until::Calls(75)).run().await;
     let faults = sim.stats().faults;
-    let seen = |kinds: &[&str]| kinds.iter().map(|kind| faults.get(*kind).copied().unwrap_or(0)).sum::<u64>();
-    assert_eq!(report.lies(), 0);
-    assert_eq!(report.count(|outcome| *outcome == Outcome::Transport), seen(&["reset_before_head", "eof_before_head"]));
-    let statuses = report.count(|outcome| matches!(outcome, Outcome::Refused { .. }));
-    assert_eq!(statuses, seen(&["status_500", "status_503", "status_429"]));
+    let seen = |wanted: &dyn Fn(&str) -> bool| -> u64 {
+        faults.iter().filter(|(kind, _)| wanted(kind)).map(|(_, count)| count).sum()
+    };
+    assert_eq!(report.lies(), 0, "{:?}", report.groups[0].outcomes);
+    let before_head = |kind: &str| kind.ends_with("_before_head");
+    let statuses = |kind: &str| kind.starts_with("status_");
+    assert_eq!(report.count(|outcome| *outcome == Outcome::Transport), seen(&before_head));
+    assert_eq!(report.count(|outcome| matches!(outcome, Outcome::Refused { .. })), seen(&statuses));
     let broken = report.count(|outcome| *outcome == Outcome::Broken { code: "transport".to_owned() });
-    let first_events = seen(&["reset_before_first_event", "eof_before_first_event"]);
-    assert_eq!(broken, first_events + seen(&["reset_mid_stream", "eof_mid_stream"]));
+    assert_eq!(broken, seen(&|kind| !before_head(kind) && !statuses(kind)));
+    assert_eq!((report.broken(), faults.len()), (broken, 15), "{faults:?}");
+}
+
+#[tokio::test]
+async fn swarm_asks_for_usage_and_reasoning_as_often_as_it_is_to_and_each_time_the_same() {
+    let asking = WorkerSpec { include_usage: 0.5, reasoning: 0.2, ..worker(Streaming::Always) };
+    let run = |spec: WorkerSpec| async move {
+        let sim = sim(Settings::default()).await;
+        let report = Swarm::new(&sim.base_url(), vec![spec], Until::Calls(200)).run().await;
+        assert_eq!((report.ok(), report.failures()), (200, 0), "{:?}", report.groups[0].outcomes);
+        sim.stats().tokens_max
+    };
+    let (once, again) = (run(asking.clone()).await, run(asking.clone()).await);
+    assert_eq!(once, again);
+    let unreasoned = run(WorkerSpec { reasoning: 0.0, ..asking.clone() }).await;
+    let reasoned = run(WorkerSpec { reasoning: 1.0, ..asking }).await;
+    let share = (once - unreasoned) as f64 / (reasoned - unreasoned) as f64;
+    assert!((0.1..0.3).contains(&share), "{share} of the thoughts");
 }
 
 #[tokio::test]
@@ -82,26 +104,37 @@ async fn judged(stream: Streaming, answer: &str) -> Outcome {
 #[tokio::test]
 async fn swarm_tells_lies_from_breaks() {
     let truth = content::deltas("sim-1", "call 0 of worker 0 of workers, swarm 0", None);
-    let event = |text: &str| format!("data: {}\n\n", json!({ "choices": [{ "delta": { "content": text } }] }));
-    let stop = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let chunk = |delta: Value, finish: Value| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        format!("data: {}\n\n", json!({ "id": "c", "created": 1, "choices": [choice] }))
+    };
+    let event = |text: &str| chunk(json!({ "content": text }), Value::Null);
+    let role = chunk(json!({ "role": "assistant", "content": "" }), Value::Null);
+    let stop = format!("{}data: [DONE]\n\n", chunk(json!({}), json!("stop")));
     let error = "data: {\"error\":{\"code\":\"upstream_disconnected\"}}\n\n";
     let (whole, half) = (event(&truth.concat()), event(&truth[0]));
     let broken = |code: &str| Outcome::Broken { code: code.to_owned() };
     let heads =
         |length: usize| format!("HTTP/1.1 200 OK\r\nx-tidegate-queue-ms: 5\r\ncontent-length: {length}\r\n\r\n");
     for (body, missing, outcome) in [
-        (format!("{whole}{stop}"), 0, Outcome::Ok),
-        (format!("{half}{stop}"), 0, Outcome::FalselyComplete),
-        (half.clone(), 0, Outcome::FalselyComplete),
-        (format!("{whole}{whole}{stop}"), 0, Outcome::Corrupt),
-        (format!("{half}{error}"), 0, broken("upstream_disconnected")),
-        (half.clone(), 1, broken("transport")),
+        (format!("{role}{whole}{stop}"), 0, Outcome::Ok),
+        (format!("{role}{half}{stop}"), 0, Outcome::FalselyComplete),
+        (format!("{role}{half}"), 0, Outcome::FalselyComplete),
+        (format!("{role}{whole}{whole}{stop}"), 0, Outcome::Corrupt),
+        (format!("{role}{half}{error}"), 0, broken("upstream_disconnected")),
+        (format!("{role}{half}"), 1, broken("transport")),
+        (format!("{role}{half}{role}{}{stop}", event(&truth[1..].concat())), 0, Outcome::Corrupt),
     ] {
         let answer = format!("{}{body}", heads(body.len() + missing));
         assert_eq!(judged(Streaming::Always, &answer).await, outcome, "{answer}");
     }
     let plain = |text: &str| {
-        let body = json!({ "choices": [{ "message": { "content": text }, "finish_reason": "stop" }] }).to_string();
+        let asked = content::tokens("You are a simulation.call 0 of worker 0 of workers, swarm 0") as usize;
+        let usage = json!({
+            "prompt_tokens": asked, "completion_tokens": truth.len(), "total_tokens": asked + truth.len()
+        });
+        let choice = json!({ "message": { "content": text }, "finish_reason": "stop" });
+        let body = json!({ "choices": [choice], "usage": usage }).to_string();
         format!("{}{body}", heads(body.len()))
     };
     assert_eq!(judged(Streaming::Never, &plain(&truth.concat())).await, Outcome::Ok);

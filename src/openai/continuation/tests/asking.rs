@@ -95,7 +95,7 @@ fn reasoning_goes_where_the_provider_takes_it() {
 
 #[test]
 fn limits_are_lowered_by_what_was_made() {
-    let of = |limits: &str| format!(r#"{{"messages":[1],{limits}}}"#);
+    let of = |limits: &str| format!(r#"{{"messages":[{{}}],{limits}}}"#);
     let counted = |usage: u64| {
         event(&format!(
             r#"{{"choices":[{{"index":0,"delta":{{"content":"ab"}}}}],"usage":{{"completion_tokens":{usage}}}}}"#

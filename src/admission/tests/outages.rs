@@ -1,0 +1,426 @@
+//! Providers that are down, or break connections instead of refusing: who waits, who goes first, and who goes elsewhere.
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::breaker::Position;
+use crate::breaker::settings::Breaker;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn unlimited() -> Quota {
+    Quota { requests: None, concurrency: None, ..quota(1, 1) }
+}
+
+fn fail(mut permit: Permit) -> bool {
+    permit.writing();
+    let is_probe = permit.failed();
+    permit.ended();
+    is_probe
+}
+
+fn answer(mut permit: Permit) {
+    permit.writing();
+    permit.answered();
+    permit.accepted();
+    permit.ended();
+}
+
+/// The connection is lost before the answer, and the upstream fails by that.
+fn lose(mut permit: Permit) -> Option<Instant> {
+    permit.writing();
+    let until = permit.lost();
+    permit.failed();
+    permit.ended();
+    until
+}
+
+async fn permit(admission: &Admission) -> Permit {
+    admission.place(demand(Priority::Normal)).permit().await.unwrap()
+}
+
+/// Fails until the breaker opens.
+async fn open(admission: &Admission) {
+    for _ in 0..5 {
+        assert!(!fail(permit(admission).await));
+    }
+    assert_eq!(position(admission), Position::Open);
+}
+
+fn position(admission: &Admission) -> Position {
+    admission.breakers()[0].breaker.position
+}
+
+fn waits(admission: &Admission, demand: Demand) -> tokio::task::JoinHandle<Result<Permit, Refusal>> {
+    let mut place = admission.place(demand);
+    tokio::task::spawn(async move { place.permit().await })
+}
+
+fn at_a_time(admission: &Admission) -> Option<u32> {
+    admission.lanes()[0].usage.at_a_time
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_wait_while_the_breaker_is_open_then_one_goes_and_then_the_others() {
+    let admission = one(quota(40, 5));
+    let start = time::now();
+    open(&admission).await;
+    let waiting: Vec<_> = (0..4).map(|_| waits(&admission, demand(Priority::Normal))).collect();
+    wait_for(&admission, 4).await;
+    wait_for(&admission, 3).await;
+    assert_eq!(start.elapsed(), 10 * SECOND);
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!((admission.waiting(), position(&admission)), (3, Position::HalfOpen));
+    let mut waiting = waiting.into_iter();
+    let probe = waiting.next().unwrap().await.unwrap().unwrap();
+    assert!(probe.is_probe());
+    answer(probe);
+    assert_eq!(position(&admission), Position::Closed);
+    for next in waiting {
+        let next = next.await.unwrap().unwrap();
+        assert!(!next.is_probe());
+        answer(next);
+    }
+    assert!(start.elapsed() < 50 * SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_that_fails_is_told_so_and_opens_it_for_twice_as_long() {
+    let admission = one(quota(40, 5));
+    open(&admission).await;
+    let mut waited = Vec::new();
+    for _ in 0..4 {
+        let start = time::now();
+        assert!(fail(permit(&admission).await));
+        waited.push(start.elapsed().as_secs());
+    }
+    assert_eq!(waited, [10, 20, 40, 60]);
+    assert_eq!(admission.breakers()[0].breaker.opens, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_whose_client_leaves_makes_room_for_the_next_at_once() {
+    for has_written in [true, false] {
+        let admission = one(quota(40, 5));
+        open(&admission).await;
+        let mut probe = permit(&admission).await;
+        let next = waits(&admission, demand(Priority::Normal));
+        wait_for(&admission, 1).await;
+        let start = time::now();
+        if has_written {
+            probe.writing();
+        }
+        drop(probe);
+        let next = next.await.unwrap().unwrap();
+        assert!(next.is_probe());
+        // The slot of an aborted exchange cools, but there are others.
+        assert_eq!(start.elapsed(), Duration::ZERO, "{has_written}");
+        answer(next);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_that_reached_nobody_makes_room_for_the_next() {
+    let admission = one(quota(40, 5));
+    open(&admission).await;
+    let gone = waits(&admission, demand(Priority::Normal));
+    let next = waits(&admission, demand(Priority::Normal));
+    wait_for(&admission, 2).await;
+    // At the very moment of its turn.
+    tokio::time::advance(10 * SECOND).await;
+    gone.abort();
+    assert!(next.await.unwrap().unwrap().is_probe());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_wait_until_the_probe_is_told_so_at_once() {
+    let admission = one(quota(40, 5));
+    let breaker = Breaker { open: 30 * SECOND, ..Breaker::default() };
+    admission.set_caution(Caution { breaker, ..Caution::default() });
+    let until = |seconds| Demand { deadline: time::now() + seconds * SECOND, ..demand(Priority::Normal) };
+    for _ in 0..4 {
+        fail(permit(&admission).await);
+    }
+    let last = permit(&admission).await;
+    let mut running = Vec::new();
+    for _ in 0..4 {
+        running.push(permit(&admission).await);
+    }
+    let (hasty, patient) = (waits(&admission, until(20)), waits(&admission, until(100)));
+    wait_for(&admission, 2).await;
+    let start = time::now();
+    fail(last);
+    let turn = Some(30 * SECOND);
+    assert_eq!(
+        hasty.await.unwrap().map(drop),
+        Err(Refusal::DeadlineUnreachable { turn, left: until(20).deadline - start })
+    );
+    let late = admission.place(until(25)).permit().await.map(drop);
+    assert_eq!(late, Err(Refusal::DeadlineUnreachable { turn, left: 25 * SECOND }));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(running);
+    answer(patient.await.unwrap().unwrap());
+    assert_eq!(start.elapsed(), 30 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_one_upstream_is_down_the_line_goes_on_at_the_other() {
+    let admission = admission(vec![way("a", &["k"], quota(40, 2)), way("b", &["k"], quota(40, 2))], BOUNDS);
+    for _ in 0..5 {
+        let failed = permit(&admission).await;
+        assert_eq!(&*failed.lane().upstream, "a");
+        fail(failed);
+    }
+    let held = [permit(&admission).await, permit(&admission).await];
+    assert!(held.iter().all(|permit| &*permit.lane().upstream == "b"));
+    let waiting = waits(&admission, demand(Priority::Normal));
+    wait_for(&admission, 1).await;
+    let start = time::now();
+    held.into_iter().for_each(answer);
+    let next = waiting.await.unwrap().unwrap();
+    assert_eq!(&*next.lane().upstream, "b");
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+    assert_eq!(admission.breakers().iter().map(|status| status.breaker.opens).collect::<Vec<_>>(), [1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_keys_of_an_upstream_obey_one_breaker_and_one_of_them_probes() {
+    let admission = admission(vec![way("up", &["a", "b"], quota(40, 5))], BOUNDS);
+    let start = time::now();
+    open(&admission).await;
+    let waiting: Vec<_> = (0..6).map(|_| waits(&admission, demand(Priority::Normal))).collect();
+    wait_for(&admission, 6).await;
+    wait_for(&admission, 5).await;
+    assert_eq!(start.elapsed(), 10 * SECOND);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(admission.waiting(), 5);
+    for next in waiting {
+        answer(next.await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_pause_holds_the_probe_too() {
+    let admission = one(quota(40, 5));
+    open(&admission).await;
+    let waiting = waits(&admission, demand(Priority::Normal));
+    wait_for(&admission, 1).await;
+    admission.pause("up", true);
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(admission.waiting(), 1);
+    let start = time::now();
+    admission.pause("up", false);
+    answer(waiting.await.unwrap().unwrap());
+    assert_eq!((start.elapsed(), position(&admission)), (Duration::ZERO, Position::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_the_breaker_open_and_forgets_one_whose_upstream_is_gone() {
+    let ways = |name: &'static str| vec![way(name, &["k"], quota(40, 5))];
+    let admission = admission(ways("up"), BOUNDS);
+    open(&admission).await;
+    let old = waits(&admission, demand(Priority::Normal));
+    wait_for(&admission, 1).await;
+    admission.reconfigure(ways("up"), Vec::new(), BOUNDS);
+    assert_eq!(position(&admission), Position::Open);
+    tokio::time::sleep(11 * SECOND).await;
+    let probe = old.await.unwrap().unwrap();
+    admission.reconfigure(ways("other"), Vec::new(), BOUNDS);
+    assert_eq!(position(&admission), Position::Closed);
+    admission.reconfigure(ways("up"), Vec::new(), BOUNDS);
+    // What comes of a probe of long ago is nobody's business.
+    fail(probe);
+    assert_eq!((position(&admission), admission.breakers()[0].breaker.failures), (Position::Closed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_provider_does_not_count_says_nothing_of_it() {
+    let admission = one(quota(40, 5));
+    let exempt = || Demand { exempt: true, ..demand(Priority::Normal) };
+    for _ in 0..10 {
+        assert!(!fail(admission.place(exempt()).permit().await.unwrap()));
+    }
+    assert_eq!(position(&admission), Position::Closed);
+    open(&admission).await;
+    answer(poll_once(admission.place(exempt()).permit()).unwrap().unwrap());
+    assert_eq!(position(&admission), Position::Open);
+}
+
+/// 500 wait for a provider without limits that was down for a minute.
+#[tokio::test(start_paused = true)]
+async fn those_who_waited_for_an_outage_to_end_do_not_come_as_a_herd() {
+    let admission = one(unlimited());
+    let back = time::now() + 60 * SECOND;
+    let (sent, answered) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let calls: Vec<_> = (0..500)
+        .map(|_| {
+            let (admission, sent, answered) = (admission.clone(), Arc::clone(&sent), Arc::clone(&answered));
+            tokio::task::spawn(async move {
+                let mut place = admission.place(demand(Priority::Normal));
+                loop {
+                    let mut permit = place.permit().await.unwrap();
+                    permit.writing();
+                    permit.written();
+                    sent.lock().push(time::now());
+                    tokio::time::sleep(if time::now() < back { SECOND / 100 } else { SECOND }).await;
+                    if time::now() >= back + SECOND {
+                        answered.lock().push(time::now());
+                        permit.answered();
+                        return permit.ended();
+                    }
+                    place.failed(&permit.lane().clone(), Blame::Upstream);
+                    permit.failed();
+                    permit.ended();
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let (sent, answered) = (sent.lock(), answered.lock());
+    let first_answer = answered[0];
+    // All were under way when it went down; after that there were only probes.
+    let down: Vec<u64> =
+        sent.iter().filter(|&&at| at < back).map(|&at| (at - (back - 60 * SECOND)).as_secs()).collect();
+    assert_eq!(down.iter().filter(|&&second| second > 0).copied().collect::<Vec<_>>(), [10, 30]);
+    let mut seconds = Vec::new();
+    for second in 0..20 {
+        let (from, to) = (first_answer + second * SECOND - SECOND, first_answer + second * SECOND);
+        let now = sent.iter().filter(|&&at| at >= from && at < to).count();
+        let before = answered.iter().filter(|&&at| at < to).count();
+        assert!(now <= before + 1, "second {second}: {now} sent, {before} answered before");
+        seconds.push(now);
+    }
+    println!("sent by the second: {seconds:?}");
+    assert_eq!(seconds.iter().sum::<usize>(), 500, "{seconds:?}");
+    assert!(answered[499] - first_answer < 12 * SECOND, "and nobody waits for longer than that takes");
+    drop((sent, answered));
+    assert_eq!(at_a_time(&admission), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_sockets_do_not_hold_up_who_comes_after_an_outage() {
+    let admission = one(unlimited());
+    let mut sockets = Vec::new();
+    for _ in 0..1_000 {
+        let mut socket = permit(&admission).await;
+        socket.writing();
+        socket.answered();
+        sockets.push(socket);
+    }
+    open(&admission).await;
+    let waiting: Vec<_> = (0..3).map(|_| waits(&admission, demand(Priority::Normal))).collect();
+    wait_for(&admission, 3).await;
+    for next in waiting {
+        answer(next.await.unwrap().unwrap());
+    }
+    drop(sockets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_resets_together_cool_the_lane_down_for_twice_as_long_each_time() {
+    let admission = one(quota(40, 5));
+    assert_eq!(lose(permit(&admission).await), None);
+    let mut cools = Vec::new();
+    for _ in 0..3 {
+        let lost = permit(&admission).await;
+        assert_eq!(lost.is_probe(), !cools.is_empty());
+        let until = lose(lost).unwrap();
+        assert_eq!(admission.lanes()[0].usage.cooling_until, Some(until));
+        cools.push((until - time::now()).as_secs());
+    }
+    assert_eq!((cools, admission.breakers()[0].limit_signals), (vec![2, 4, 8], 3));
+    let start = time::now();
+    answer(permit(&admission).await);
+    assert_eq!(start.elapsed(), 8 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_cooldown_one_goes_then_half_and_then_one_more_at_a_time() {
+    let admission = one(Quota { requests: None, ..quota(1, 8) });
+    let mut running = Vec::new();
+    for _ in 0..8 {
+        running.push(permit(&admission).await);
+    }
+    running.iter_mut().for_each(Permit::writing);
+    let waiting: Vec<_> = (0..40).map(|_| waits(&admission, demand(Priority::Normal))).collect();
+    wait_for(&admission, 40).await;
+    assert!(running.pop().map(lose).unwrap().is_none());
+    // Whose place was free by that is lost, too.
+    tokio::time::sleep(SECOND).await;
+    assert!(running.pop().map(lose).unwrap().is_some());
+    drop(running);
+    let mut waiting = waiting.into_iter();
+    let mut early = waiting.next().unwrap().await.unwrap().unwrap();
+    early.writing();
+    early.ended();
+    let (mut rounds, mut shown) = (Vec::new(), Vec::new());
+    while at_a_time(&admission).is_some() {
+        tokio::time::sleep(10 * SECOND).await;
+        shown.push(at_a_time(&admission).unwrap());
+        let round = waiting.len() - usize::try_from(admission.waiting()).unwrap();
+        rounds.push(round);
+        for _ in 0..round {
+            let next = waiting.next().unwrap().await.unwrap().unwrap();
+            assert_eq!(next.is_probe(), rounds.len() == 1);
+            answer(next);
+        }
+    }
+    assert_eq!((rounds, shown), (vec![1, 4, 5, 6, 7], vec![1, 4, 5, 6, 7]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn outage_by_resets_leaves_no_lesson_and_closes_no_gate_afterwards() {
+    let admission = one(quota(40, 5));
+    for _ in 0..36 {
+        answer(permit(&admission).await);
+    }
+    for _ in 0..2 {
+        lose(permit(&admission).await);
+    }
+    assert_eq!(admission.lanes()[0].lessons.len(), 1, "it looks like a limit");
+    for _ in 0..3 {
+        lose(permit(&admission).await);
+    }
+    assert_eq!((position(&admission), admission.lanes()[0].lessons.len()), (Position::Open, 0));
+    assert_eq!(lose(permit(&admission).await), None, "what a probe loses is the outage's, too");
+    answer(permit(&admission).await);
+    lose(permit(&admission).await);
+    let until = lose(permit(&admission).await).unwrap();
+    assert_eq!(until - time::now(), 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_that_cools_down_leaves_the_others_alone() {
+    let admission = admission(vec![way("up", &["a", "b"], quota(40, 5))], BOUNDS);
+    let first = permit(&admission).await;
+    let lane = first.lane().clone();
+    lose(first);
+    loop {
+        let next = permit(&admission).await;
+        if *next.lane() == lane {
+            assert!(lose(next).is_some());
+            break;
+        }
+        answer(next);
+    }
+    let start = time::now();
+    for _ in 0..3 {
+        let next = permit(&admission).await;
+        assert_ne!(*next.lane(), lane);
+        answer(next);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_no_cooldown_has_none() {
+    let admission = one(quota(40, 5));
+    admission.set_caution(Caution { cooldown: Duration::ZERO, ..Caution::default() });
+    let start = time::now();
+    for _ in 0..4 {
+        lose(permit(&admission).await);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
