@@ -14,6 +14,7 @@ import re
 import socket
 import struct
 import threading
+import urllib.parse
 
 import h2.config
 import h2.connection
@@ -99,20 +100,15 @@ class Breaking:
             await carry.serve(begun)
         writer.close()
 
-    def answer(self, method: str, path: str, body: bytes) -> "Reply":
-        if method == "POST" and path.startswith("/v1/"):
-            ask = json.loads(body)
-            if path.startswith("/v1/agent"):
-                path = "/v1/chat/completions"
-            self.asked[ask["model"]].append(ask)
-            time = len(self.asked[ask["model"]])
-            plan = self._plans.get(ask["model"], [])
-            cut = plan[time - 1] if time <= len(plan) else None
-            try:
-                return generated(path, ask, time, cut)
-            except ValueError as mistake:
-                error = {"message": str(mistake), "type": "invalid_request_error", "param": None, "code": None}
-                return Reply(400, "application/json", [json.dumps({"error": error}).encode()])
+    def answer(self, method: str, target: str, body: bytes) -> "Reply":
+        path, _, query = target.partition("?")
+        if method == "POST" and path in SAYS:
+            return self._generate(path, json.loads(body))
+        if path == "/events":
+            # For pages: a question that is in the URL.
+            [model] = urllib.parse.parse_qs(query)["model"]
+            question = {"role": "user", "content": "Wann kommt die Flut?"}
+            return self._generate("/v1/chat/completions", {"model": model, "messages": [question], "stream": True})
         if method == "POST":
             with self._heard:
                 self.told[path].append(body)
@@ -120,6 +116,17 @@ class Breaking:
             return Reply(200, "text/plain", [b"heard"])
         page = self.pages.get(path)
         return Reply(404, "text/plain", [b"nothing"]) if page is None else Reply(200, "text/html; charset=utf-8", [page])
+
+    def _generate(self, path: str, ask: dict) -> "Reply":
+        model = ask["model"]
+        self.asked[model].append(ask)
+        time = len(self.asked[model])
+        cut = next(iter(self._plans.get(model, [])[time - 1 : time]), None)
+        try:
+            return generated(path, ask, time, cut)
+        except ValueError as mistake:
+            error = {"message": str(mistake), "type": "invalid_request_error", "param": None, "code": None}
+            return Reply(400, "application/json", [json.dumps({"error": error}).encode()])
 
 
 @dataclasses.dataclass
@@ -148,7 +155,7 @@ class Http1:
             length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
             body = await self._reader.readexactly(int(length[1])) if length else b""
             method, target, _ = head.split(b" ", 2)
-            reply = self._provider.answer(method.decode(), target.decode().partition("?")[0], body)
+            reply = self._provider.answer(method.decode(), target.decode(), body)
             if not await self._reply(reply):
                 return
             begun = b""
@@ -209,7 +216,7 @@ class Http2:
 
     async def _reply(self, stream: int) -> bool:
         head, body = self._bodies.pop(stream)
-        reply = self._provider.answer(head[":method"], head[":path"].partition("?")[0], bytes(body))
+        reply = self._provider.answer(head[":method"], head[":path"], bytes(body))
         if reply.cut and reply.cut.after is None:
             self._h2.reset_stream(stream, 2)
             return True

@@ -93,22 +93,41 @@ def test_a_word_that_means_nothing_is_refused(gate_of, breaking, value, stream):
     assert not breaking.asked[model]
 
 
-AGENT = {"reset": Break("reset", None), "cut": Break("reset", 0)}
+# A stream of an agent is not held back, since a second one would not be asked for; so its client sees its head.
+LOST = [(False, Break("reset", None)), (False, Break("reset", 0)), (True, Break("reset", None))]
 
 
 @pytest.mark.parametrize("http", ["1.1", "2"])
-@pytest.mark.parametrize("how", AGENT)
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("stream", "how"), LOST)
 def test_a_call_to_an_agent_is_not_sent_again(gate_of, breaking, stream, how, http):
     """It may have run tools. Its client is told why nobody asked again, and what to set if that is wrong."""
-    model = breaking.plan(AGENT[how])
+    model = breaking.plan(how)
     of = client(gate_of(kind="agent", http=http).base_url)
-    with pytest.raises(openai.APIError) as raised:
-        # An agent says more than the first byte of its answer late, so it may come in any form.
-        list(of.chat.completions.create(model=model, messages=MESSAGES, stream=stream))
+    with pytest.raises(openai.InternalServerError) as raised:
+        of.chat.completions.create(model=model, messages=MESSAGES, stream=stream)
+    assert (raised.value.status_code, raised.value.code) == (502, "upstream_disconnected")
+    assert "retry.agents" in raised.value.message and "tools" in raised.value.message
+    assert raised.value.response.headers["x-tidegate-attempts"] == "1"
     assert len(breaking.asked[model]) == 1
-    assert raised.value.code == "upstream_disconnected"
-    assert "retry.agents" in raised.value.message, raised.value.message
+
+
+def test_a_call_to_an_agent_is_sent_again_where_that_is_right(breaking, tmp_path):
+    more = settings(kind="agent").replace("[retry]", "[retry]\nagents = true")
+    gate, model = Gate(tmp_path, breaking.base_url, settings=more), breaking.plan(Break("reset", None))
+    answer = client(gate.base_url).chat.completions.create(model=model, messages=MESSAGES)
+    assert answer.choices[0].message.content == TEXT
+    assert len(breaking.asked[model]) == 2
+    gate.stop()
+
+
+def test_a_call_that_is_not_sent_again_by_the_settings_says_so(breaking, tmp_path):
+    more = settings().replace("[retry]", "[retry]\non_disconnect = false")
+    gate, model = Gate(tmp_path, breaking.base_url, settings=more), breaking.plan(Break("reset", None))
+    with pytest.raises(openai.InternalServerError) as raised:
+        client(gate.base_url).chat.completions.create(model=model, messages=MESSAGES)
+    assert "retry.on_disconnect" in raised.value.message
+    assert len(breaking.asked[model]) == 1
+    gate.stop()
 
 
 def test_a_stream_of_an_agent_is_not_continued(gate_of, breaking):
