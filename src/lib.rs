@@ -45,7 +45,7 @@
 //!   which is why it may ask [`admission`] for a permit; [`limits`] is arithmetic over instants, and the
 //!   journal that survives a kill.
 //! - [`sim`] is the strict simulated provider that judges us; it knows nothing of the rooms it judges.
-//! - [`breaker`], [`cache`] and [`tasks`] are rooms that so far have only their settings.
+//! - [`cache`] and [`tasks`] are rooms that so far have only their settings.
 //!
 //! Pingora's types stay in `proxy` and `upstream::connect`; axum's in `api`.
 //!

@@ -25,11 +25,8 @@ impl fmt::Display for Notice {
 
 /// What is not built: settings by their schema path (or tables, for all inside), the values that ask for nothing
 /// missing, and what is missing. Take a line out when its feature comes.
-const MISSING: &[(&str, &[&str], &str)] = &[
-    ("cache", &[], "the cache"),
-    ("tasks", &[], "tasks"),
-    ("telemetry.otlp", &["off"], "sending traces"),
-];
+const MISSING: &[(&str, &[&str], &str)] =
+    &[("cache", &[], "the cache"), ("tasks", &[], "tasks"), ("telemetry.otlp", &["off"], "sending traces")];
 
 /// One notice for each setting that is missing, and one for each table that is missing as a whole.
 pub(super) fn notices(present: &[Present], settings: &Settings) -> Vec<Notice> {
