@@ -67,8 +67,8 @@ async fn calls_wait_while_the_breaker_is_open_then_one_goes_and_then_the_others(
     open(&admission).await;
     let waiting: Vec<_> = (0..4).map(|_| waits(&admission, demand(Priority::Normal))).collect();
     wait_for(&admission, 4).await;
-    wait_for(&admission, 3).await;
-    assert_eq!(start.elapsed(), 10 * SECOND);
+    tokio::time::sleep_until(start + 10 * SECOND - SECOND / 100).await;
+    assert_eq!((admission.waiting(), position(&admission)), (4, Position::Open));
     tokio::time::sleep(30 * SECOND).await;
     assert_eq!((admission.waiting(), position(&admission)), (3, Position::HalfOpen));
     let mut waiting = waiting.into_iter();
@@ -101,7 +101,7 @@ async fn probe_that_fails_is_told_so_and_opens_it_for_twice_as_long() {
 #[tokio::test(start_paused = true)]
 async fn probe_whose_client_leaves_makes_room_for_the_next_at_once() {
     for has_written in [true, false] {
-        let admission = one(quota(40, 5));
+        let admission = one(unlimited());
         open(&admission).await;
         let mut probe = permit(&admission).await;
         let next = waits(&admission, demand(Priority::Normal));
@@ -113,7 +113,6 @@ async fn probe_whose_client_leaves_makes_room_for_the_next_at_once() {
         drop(probe);
         let next = next.await.unwrap().unwrap();
         assert!(next.is_probe());
-        // The slot of an aborted exchange cools, but there are others.
         assert_eq!(start.elapsed(), Duration::ZERO, "{has_written}");
         answer(next);
     }
@@ -155,8 +154,9 @@ async fn who_cannot_wait_until_the_probe_is_told_so_at_once() {
         hasty.await.unwrap().map(drop),
         Err(Refusal::DeadlineUnreachable { turn, left: until(20).deadline - start })
     );
-    let late = admission.place(until(25)).permit().await.map(drop);
-    assert_eq!(late, Err(Refusal::DeadlineUnreachable { turn, left: 25 * SECOND }));
+    // Behind the patient one.
+    let late = admission.place(until(25)).permit().await.unwrap_err();
+    assert!(matches!(late, Refusal::DeadlineUnreachable { turn: Some(turn), .. } if turn > 30 * SECOND), "{late:?}");
     assert_eq!(start.elapsed(), Duration::ZERO);
     drop(running);
     answer(patient.await.unwrap().unwrap());
@@ -165,7 +165,7 @@ async fn who_cannot_wait_until_the_probe_is_told_so_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn while_one_upstream_is_down_the_line_goes_on_at_the_other() {
-    let admission = admission(vec![way("a", &["k"], quota(40, 2)), way("b", &["k"], quota(40, 2))], BOUNDS);
+    let admission = admission(vec![way("a", &["k"], quota(40, 10)), way("b", &["k"], quota(40, 2))], BOUNDS);
     for _ in 0..5 {
         let failed = permit(&admission).await;
         assert_eq!(&*failed.lane().upstream, "a");
@@ -190,10 +190,10 @@ async fn all_keys_of_an_upstream_obey_one_breaker_and_one_of_them_probes() {
     open(&admission).await;
     let waiting: Vec<_> = (0..6).map(|_| waits(&admission, demand(Priority::Normal))).collect();
     wait_for(&admission, 6).await;
-    wait_for(&admission, 5).await;
-    assert_eq!(start.elapsed(), 10 * SECOND);
-    tokio::time::sleep(SECOND).await;
-    assert_eq!(admission.waiting(), 5);
+    for (seconds, left) in [(9, 6), (11, 5), (60, 5)] {
+        tokio::time::sleep_until(start + seconds * SECOND).await;
+        assert_eq!(admission.waiting(), left);
+    }
     for next in waiting {
         answer(next.await.unwrap().unwrap());
     }
@@ -367,7 +367,9 @@ async fn after_a_cooldown_one_goes_then_half_and_then_one_more_at_a_time() {
             answer(next);
         }
     }
-    assert_eq!((rounds, shown), (vec![1, 4, 5, 6, 7], vec![1, 4, 5, 6, 7]));
+    // Seven were in flight. The eighth was lost, too, and is learned to be one too many.
+    assert_eq!((rounds, shown), (vec![1, 3, 4, 5, 6], vec![1, 3, 4, 5, 6]));
+    assert_eq!(admission.lanes()[0].usage.slots_cap, Some(7));
 }
 
 #[tokio::test(start_paused = true)]

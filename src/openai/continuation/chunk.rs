@@ -185,7 +185,7 @@ pub(super) struct Delta<'a> {
 impl<'a> Delta<'a> {
     pub(super) fn reasoning(&self) -> Option<&'a RawValue> {
         let says = |value: &&RawValue| !json::is_empty(value);
-        self.reasoning_content.filter(says).or(self.reasoning.filter(says))
+        [self.reasoning_content, self.reasoning].into_iter().flatten().find(says)
     }
 }
 

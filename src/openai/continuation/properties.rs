@@ -108,8 +108,8 @@ impl Seen {
         self.text += choice["delta"]["content"].as_str().unwrap_or_default();
         self.roles += usize::from(choice["delta"].get("role").is_some());
         self.ids.push(chunk["id"].as_str().unwrap().to_owned());
-        self.finish = self.finish.take().or(choice["finish_reason"].as_str().map(str::to_owned));
-        self.usage = self.usage.take().or(chunk.get("usage").cloned());
+        self.finish = self.finish.take().or_else(|| choice["finish_reason"].as_str().map(str::to_owned));
+        self.usage = self.usage.take().or_else(|| chunk.get("usage").cloned());
     }
 }
 

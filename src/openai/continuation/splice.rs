@@ -213,8 +213,10 @@ impl Splice {
 
 /// The text of a value; of none, where it says nothing.
 fn text_of(value: Option<&RawValue>) -> Result<Cow<'_, str>, Misfit> {
-    let value = value.filter(|value| !json::is_empty(value));
-    value.map_or(Ok(Cow::default()), |value| json::string(value).ok_or(Misfit::Unreadable))
+    match value.filter(|value| !json::is_empty(value)) {
+        None => Ok(Cow::Borrowed("")),
+        Some(value) => json::string(value).ok_or(Misfit::Unreadable),
+    }
 }
 
 /// Where the delta of the first choice stands.

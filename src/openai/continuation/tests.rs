@@ -72,7 +72,7 @@ fn text_of(events: &[String]) -> String {
         let data = Event::new(event.as_bytes()).data().into_owned();
         let value: Value = serde_json::from_slice(&data).ok()?;
         let choice = &value["choices"][0];
-        choice["delta"]["content"].as_str().or(choice["text"].as_str()).map(str::to_owned)
+        choice["delta"]["content"].as_str().or_else(|| choice["text"].as_str()).map(str::to_owned)
     };
     events.iter().filter_map(text).collect()
 }

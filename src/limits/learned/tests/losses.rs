@@ -114,8 +114,8 @@ fn no_cooldown_closes_no_gate() {
 
 /// An outage by resets, from the first one until the breaker of the upstream opens.
 fn goes_down(story: &mut Story, requests: u32) -> bool {
-    assert_eq!(story.lost(requests, 5), None);
-    let (lesson, _) = story.lost(requests + 1, 5).unwrap();
+    assert_eq!(story.lost(requests, 1), None);
+    let (lesson, _) = story.lost(requests + 1, 1).unwrap();
     assert!(matches!(lesson, Lesson::Lowered(..)), "{lesson:?}");
     for _ in 0..3 {
         story.cools(requests / 2, 1);

@@ -202,3 +202,18 @@ fn a_tool_call_may_follow_but_not_break() {
     partial.observe(&events[0]);
     assert_eq!(body(partial.request(QUESTION.as_bytes(), Some(Style::Vllm))), Err(Unfit::ToolCall));
 }
+
+#[test]
+fn of_a_plain_completion_every_byte_is_kept() {
+    let text = |id: &str, text: &str| {
+        let choice = format!(r#"{{"index":0,"text":{},"logprobs":null,"finish_reason":null}}"#, Value::from(text));
+        event(&format!(r#"{{"id":"{id}","choices":[{choice}]}}"#))
+    };
+    let partial = observed(Route::Completions, [text("one", "a ")]);
+    let mut splice = partial.request(br#"{"prompt":"q"}"#, Some(Style::Prefix)).unwrap().splice;
+    let usage = event(r#"{"id":"two","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#);
+    let events = rewritten(&mut splice, [text("two", " "), text("two", "a b"), usage]).unwrap();
+    assert_eq!(text_of(&events), " a b");
+    assert!(events.iter().all(|event| event.contains(r#""id":"one""#)));
+    assert!(events[2].contains(r#"{"prompt_tokens":2,"completion_tokens":3}"#), "{events:?}");
+}
