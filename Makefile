@@ -11,6 +11,8 @@ VENV := .venv
 NODE_MODULES := tests/sdk/node_modules
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export TIDEGATE_BIN ?= $(abspath $(TARGET))/debug/tidegate
+# Those that tests/sdk/browser.py looks for.
+BROWSERS := chromium-headless-shell chromium google-chrome-stable google-chrome chromium-browser chrome
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 help: ## what there is
@@ -22,6 +24,9 @@ setup: $(VENV)/.installed $(NODE_MODULES)/.installed ## install what the tests n
 	command -v curl >/dev/null || missing+=(curl); \
 	command -v pkg-config >/dev/null || missing+=(pkg-config); \
 	if (($${#missing[@]})); then $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy "$${missing[@]}"; fi
+	@for browser in $(BROWSERS); do ! command -v $$browser >/dev/null || exit 0; done; \
+	install() { $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$$@"; }; \
+	$(SUDO) apt-get update -q && { install chromium-headless-shell || install chromium; }
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest

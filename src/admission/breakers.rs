@@ -28,6 +28,8 @@ struct Known {
     breaker: Breaker,
     /// How often its resets were taken for a refusal.
     limit_signals: u64,
+    /// Until when a key of it is left alone for that.
+    left_alone_until: Option<Instant>,
 }
 
 impl Breakers {
@@ -39,7 +41,7 @@ impl Breakers {
             let known = known.map(|index| before.swap_remove(index)).unwrap_or_else(|| {
                 self.made += 1;
                 let breaker = Breaker::new(self.caution.breaker, self.made * Breaker::EPOCHS);
-                Known { upstream: Arc::clone(upstream), breaker, limit_signals: 0 }
+                Known { upstream: Arc::clone(upstream), breaker, limit_signals: 0, left_alone_until: None }
             });
             self.all.push(known);
         }
@@ -94,6 +96,20 @@ impl Breakers {
         if let Some(known) = self.all.get_mut(index) {
             known.limit_signals += 1;
         }
+    }
+
+    /// Nothing more goes with a key until then, since connections were lost.
+    pub(super) fn leave_alone(&mut self, index: BreakerIndex, until: Instant) {
+        if let Some(known) = self.all.get_mut(index) {
+            known.left_alone_until = known.left_alone_until.max(Some(until));
+        }
+    }
+
+    /// Whether some upstream is left alone, because it fails or seems to refuse.
+    pub(super) fn is_failing(&self, now: Instant) -> bool {
+        let is_failing =
+            |known: &Known| !known.breaker.is_closed() || known.left_alone_until.is_some_and(|until| until > now);
+        self.all.iter().any(is_failing)
     }
 
     pub(super) fn failures(&self, index: BreakerIndex, now: Instant) -> u32 {

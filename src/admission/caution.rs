@@ -86,6 +86,7 @@ impl State {
         if signal.lesson.is_some() {
             self.breakers.note_limit_signal(lane.breaker);
         }
+        self.breakers.leave_alone(lane.breaker, signal.until);
         self.turn_away_hopeless(shared, now, &[held.lane]);
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
         Some((signal, learned))

@@ -200,6 +200,12 @@ impl Admission {
         self.0.state.lock().breakers.status(time::now())
     }
 
+    /// Whether calls wait because an upstream fails: by its breaker, or because resets of it are taken for a refusal.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.0.state.lock().breakers.is_failing(time::now())
+    }
+
     /// The upstreams that are paused.
     #[must_use]
     pub fn paused(&self) -> Vec<Arc<str>> {

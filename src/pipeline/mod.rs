@@ -126,6 +126,12 @@ impl Pipeline {
         !self.0.admission.paused().is_empty()
     }
 
+    /// Whether calls wait because an upstream fails.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.0.admission.is_failing()
+    }
+
     /// Accounts for a request that never became a call.
     pub fn turned_away(&self, request: &TurnedAway) {
         account::turned_away(request, &self.0.metrics);

@@ -77,7 +77,7 @@ impl Shared {
     async fn execute(&self, mut downstream: Downstream<'_>, mut call: Call) -> After {
         let (asked, trace) = (Asked { id: call.id, method: call.method.clone(), route: call.route }, Trace::default());
         let mut keepalive = Keepalive::of(&call);
-        let mut asker = Asker { stream: call.stream, deadline_from: call.deadline_from, waiting: 0, paused: false };
+        let mut asker = Asker::of(call.stream, call.deadline_from);
         let parts = match &mut call.body {
             CallBody::Whole(_) => None,
             CallBody::Stream(body) => {
@@ -98,7 +98,8 @@ impl Shared {
             Ok(answer) => relay::relay(&mut downstream, &asked, answer).await,
             Err(failure) => {
                 if matches!(failure, Failure::Refused(_)) {
-                    (asker.waiting, asker.paused) = (self.pipeline.waiting(), self.pipeline.is_paused());
+                    asker.waiting = self.pipeline.waiting();
+                    (asker.paused, asker.failing) = (self.pipeline.is_paused(), self.pipeline.is_failing());
                 }
                 let refused = Refused::Failure(failure, asker);
                 if keepalive.has_begun() {

@@ -46,6 +46,15 @@ pub(super) struct Asker {
     pub(super) waiting: u32,
     /// An operator has paused an upstream.
     pub(super) paused: bool,
+    /// An upstream fails, so that calls wait for it to come back.
+    pub(super) failing: bool,
+}
+
+impl Asker {
+    /// Before it is known what stands in its way.
+    pub(super) const fn of(stream: bool, deadline_from: &'static str) -> Self {
+        Self { stream, deadline_from, waiting: 0, paused: false, failing: false }
+    }
 }
 
 impl Refused {

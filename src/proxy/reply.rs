@@ -194,12 +194,15 @@ fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {
     }
 }
 
-/// Who else wants what there is too little of.
+const FAILING: &str = "an upstream fails, and calls wait for it to come back (breaker.open, recovery.cooldown); ";
+
+/// Who else wants what there is too little of, or what else stands in the way.
 fn contention(asker: &Asker) -> String {
     let paused = if asker.paused { "an operator has paused an upstream; " } else { "" };
+    let failing = if asker.failing { FAILING } else { "" };
     match usize::try_from(asker.waiting) {
-        Ok(0) | Err(_) => paused.to_owned(),
-        Ok(calls) => format!("{paused}{} already; ", calls_wait(calls)),
+        Ok(0) | Err(_) => format!("{paused}{failing}"),
+        Ok(calls) => format!("{paused}{failing}{} already; ", calls_wait(calls)),
     }
 }
 

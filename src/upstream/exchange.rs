@@ -202,10 +202,10 @@ impl Flight {
         if let (Some((head, body)), Some(target)) = (self.last_answer.take(), target) {
             return Ok((Landed::Whole(head, body), target));
         }
-        let Some(Miss { happened, loss, .. }) = missed else {
+        let Some(miss) = missed else {
             return Err(refusal.map_or(Failure::Internal, Failure::Refused));
         };
-        Err(happened.failure(attempts, loss.detail))
+        Err(miss.happened.failure(attempts, self.detail(miss)))
     }
 }
 

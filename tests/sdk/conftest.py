@@ -8,6 +8,7 @@ import pytest
 import trustme
 
 pytest.register_assert_rewrite("compare")  # before it is imported
+from breaking import Breaking
 from processes import Gate, Provider, Sim
 from wires import WIRES, Ends, Wire
 
@@ -61,6 +62,14 @@ def provider(tmp_path_factory, certificate):
     provider = Provider(tmp_path_factory.mktemp("provider") / "log", certificate.chain, certificate.key)
     yield provider
     provider.stop()
+
+
+@pytest.fixture(scope="session")
+def breaking():
+    """A provider whose streams break."""
+    breaking = Breaking()
+    yield breaking
+    breaking.stop()
 
 
 @pytest.fixture(scope="session")

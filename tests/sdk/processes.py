@@ -96,9 +96,11 @@ class Provider:
 
 
 class Gate:
-    """`tidegate serve` in front of a provider, with a file of settings or without."""
+    """`tidegate serve` in front of a provider, with a file of settings or without; one with a file may name it itself."""
 
-    def __init__(self, directory: pathlib.Path, upstream: str, *flags: str, settings: str = "", **environment: str):
+    def __init__(
+        self, directory: pathlib.Path, upstream: str | None, *flags: str, settings: str = "", **environment: str
+    ):
         directory.mkdir(parents=True, exist_ok=True)
         if settings:
             (directory / "settings.toml").write_text(settings)
@@ -106,7 +108,8 @@ class Gate:
         self._process = Process(
             directory / "serve.log",
             [r"export OPENAI_BASE_URL=(\S+)", r'"admin":"([^"]+)"'],
-            *(BINARY, "serve", "--upstream", upstream, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"),
+            *(BINARY, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"),
+            *(("--upstream", upstream) if upstream else ()),
             *("--state-dir", str(directory / "state"), *flags),
             **environment,
         )

@@ -107,6 +107,9 @@ def test_metrics_exist_and_none_is_left_out(gate):
         exist = set(re.findall(r"^# TYPE (tidegate_\w+) ", answer.read().decode(), re.MULTILINE))
     named = set(re.findall(r"\btidegate_[a-z_]+", README))
     assert named == exist
+    advised = set(re.findall(r"\btidegate_[a-z_]+", FULL))
+    assert len(advised) > 10
+    assert advised <= exist, advised - exist
 
 
 def test_codes_exist_and_none_is_left_out():

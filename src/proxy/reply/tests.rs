@@ -1,7 +1,7 @@
 use super::*;
 use crate::limits::Dimension;
 
-const ASKER: Asker = Asker { stream: false, deadline_from: "x-stainless-read-timeout", waiting: 60, paused: false };
+const ASKER: Asker = Asker { waiting: 60, ..Asker::of(false, "x-stainless-read-timeout") };
 
 fn told(refusal: Refusal, asker: Asker) -> (u16, String, Option<Duration>) {
     let reply = reply(&Refused::Failure(Failure::Refused(refusal), asker));
@@ -48,6 +48,8 @@ fn a_wait_in_vain_says_how_much_was_missing() {
     assert_eq!(told(refusal(None), asker).2, Some(SOON));
     let (_, message, _) = told(refusal(None), Asker { paused: true, waiting: 2, ..asker });
     assert!(message.contains("; an operator has paused an upstream; 2 calls wait already; "), "{message}");
+    let (_, message, _) = told(refusal(None), Asker { failing: true, waiting: 2, ..asker });
+    assert!(message.contains(&format!("; {FAILING}2 calls wait already; ")), "{message}");
 }
 
 #[test]

@@ -150,6 +150,22 @@ impl Flight {
         self.call.is_repeatable() && target.may_repeat(self.shared.retry().agents)
     }
 
+    /// What the client of a call is told that failed for good: where it was not sent again, also why.
+    pub(super) fn detail(&self, miss: Miss) -> String {
+        let Miss { happened, verdict, target, loss, .. } = miss;
+        let retry = self.shared.retry();
+        let is_lost = matches!(happened, Happened::Stale | Happened::Lost | Happened::Cut);
+        let why = match verdict {
+            Verdict::GiveUp if is_lost && !self.call.is_repeatable() => "sent again it might be done twice",
+            Verdict::GiveUp if is_lost && !target.may_repeat(retry.agents) => {
+                "a call to an agent is not sent again, since it may have run tools (retry.agents)"
+            }
+            Verdict::GiveUp if is_lost && !retry.on_disconnect => "it is not sent again (retry.on_disconnect)",
+            _ => return loss.detail,
+        };
+        format!("{}; {why}", loss.detail)
+    }
+
     async fn judge_answer(&mut self, target: &Arc<Target>, mut answered: Answered) -> Tried {
         self.note_first_byte(target);
         let status = answered.head.status;

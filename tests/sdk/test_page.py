@@ -1,0 +1,80 @@
+"""A chat page in a browser: it learns of a broken stream, survives the wait, and shows a continued one whole.
+
+The page comes through tidegate too, by a path outside of /v1, so page and API have one origin.
+"""
+
+import json
+import pathlib
+
+import pytest
+from breaking import REASONING, TEXT, tokens
+from broken import HOWS, MESSAGES, Break, client, settings
+from browser import Browser
+from processes import HERE, Gate
+
+PATIENCE = 60
+PAGE = (HERE / "page.html").read_bytes()
+WORDS = tokens(TEXT)
+
+
+@pytest.fixture(scope="module")
+def gates(breaking, tmp_path_factory):
+    breaking.pages["/chat"] = PAGE
+    styles = {"error": settings(), "continue": settings("continue", "prefix")}
+    made = {
+        name: Gate(tmp_path_factory.mktemp(name), breaking.base_url, settings=style) for name, style in styles.items()
+    }
+    yield made
+    for gate in made.values():
+        gate.stop()
+
+
+def shown(gate: Gate, breaking, directory: pathlib.Path, model: str, how: str = "fetch") -> dict:
+    """What the page shows in the end."""
+    origin = gate.base_url.removesuffix("/v1")
+    browser = Browser(directory, f"{origin}/chat?model={model}&how={how}")
+    try:
+        return json.loads(breaking.heard(f"/told/{model}", PATIENCE))
+    except AssertionError as silent:
+        raise AssertionError(f"{silent}; the browser said:\n{browser.said}") from silent
+    finally:
+        browser.stop()
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_page_learns_that_its_stream_broke(gates, breaking, tmp_path, how):
+    page = shown(gates["error"], breaking, tmp_path, breaking.plan(Break(how, 5, half=True)))
+    code, status = ("upstream_timeout", 504) if how == "stall" else ("upstream_disconnected", 502)
+    assert page["error"] and (page["error"]["code"], page["error"]["status"]) == (code, status)
+    assert (page["status"], page["text"]) == (200, "".join(WORDS[:4]))
+    assert (page["finish"], page["done"]) == (None, False)
+
+
+def test_the_browsers_own_reader_of_events_learns_it_too(gates, breaking, tmp_path):
+    """By GET, on a path that is none of the API's."""
+    page = shown(gates["error"], breaking, tmp_path, breaking.plan(Break("reset", 5, half=True)), how="events")
+    assert (page["text"], page["error"]["code"]) == ("".join(WORDS[:4]), "upstream_disconnected")
+    whole = shown(gates["error"], breaking, tmp_path / "whole", breaking.plan(), how="events")
+    assert (whole["text"], whole["done"], whole["error"]) == (TEXT, True, None)
+
+
+def test_the_page_shows_the_whole_of_a_continued_stream(gates, breaking, tmp_path):
+    model = breaking.plan(Break("reset", 6), Break("end", 9, half=True), Break("stall", 4), kind="reasons")
+    page = shown(gates["continue"], breaking, tmp_path, model)
+    assert (page["text"], page["reasoning"]) == (TEXT, REASONING)
+    assert (page["finish"], page["done"], page["error"]) == ("stop", True, None)
+    assert page["ids"] == ["chatcmpl-1"]
+    assert len(breaking.asked[model]) == 4
+
+
+def test_the_page_survives_the_comments_while_it_waits(breaking, tmp_path):
+    breaking.pages["/chat"] = PAGE
+    slow = settings("continue", "vllm").replace("[retry]", '[admission]\nkeepalive_after = "1s"\n[retry]')
+    slow = slow.replace("requests_per_minute = 1_000_000\nburst = 1_000_000", 'requests_per_minute = 1\nwindow = "4s"\nburst = 1')
+    slow = slow.replace("[upstreams.limits]", 'exempt = ["GET /chat"]\n[upstreams.limits]')
+    gate = Gate(tmp_path / "gate", breaking.base_url, settings=slow)
+    client(gate.base_url).chat.completions.create(model=breaking.plan(), messages=MESSAGES)
+    page = shown(gate, breaking, tmp_path, breaking.plan())
+    gate.stop()
+    assert page["comments"] >= 2
+    assert (page["text"], page["done"], page["error"]) == (TEXT, True, None)
