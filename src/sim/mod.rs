@@ -108,6 +108,11 @@ impl Running {
         self.provider.set_faults(faults);
     }
 
+    /// Answers 401 to whoever bears this in `Authorization`, from the next request on.
+    pub fn revoke(&self, authorization: &str) {
+        self.provider.revoke(authorization);
+    }
+
     /// Goes down for so long. What runs is reset if new requests will be.
     pub fn go_down(&self, outage: Outage, lasts: Duration) {
         self.provider.go_down(outage, lasts);
