@@ -195,7 +195,7 @@ impl Flight {
 
     /// The provider's own last answer where there is one, else what it was that failed.
     fn give_up(&mut self, missed: Option<Miss>, refusal: Option<Refusal>) -> Result<(Landed, Arc<Target>), Failure> {
-        let (attempts, target) = (self.attempts, missed.as_ref().map(|miss| Arc::clone(&miss.target)));
+        let (attempts, target) = (self.trace.facts().attempts, missed.as_ref().map(|miss| Arc::clone(&miss.target)));
         if self.attempts > 1 {
             self.note_not_recovered();
         }
