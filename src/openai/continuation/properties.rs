@@ -273,6 +273,12 @@ proptest! {
         }
         let style = style.map(|(style, _)| style);
         for body in [body.as_bytes(), br#"{"messages":[{"content":"a"}],"prompt":"a"}"#] {
+            let again = partial.request(body, None).map(|asked| asked.body);
+            prop_assert_eq!(partial.is_blank(), again.is_ok());
+            prop_assert!(again.is_err() || again.is_ok_and(|again| again == body));
+            if let Some(unfit) = partial.unfit() {
+                prop_assert_eq!(partial.request(body, style).err(), Some(unfit));
+            }
             let Ok(mut asked) = partial.request(body, style) else { continue };
             if !partial.is_blank() && serde_json::from_slice::<Value>(body).is_ok() {
                 prop_assert!(serde_json::from_slice::<Value>(&asked.body).is_ok());
