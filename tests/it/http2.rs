@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, Method, Version};
+use serde_json::Value;
 use tidegate::time::Tasks;
 use tidegate::upstream::settings::HttpVersion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -282,6 +284,74 @@ async fn connection_that_is_lost_breaks_its_streams_and_what_has_not_begun_is_se
     assert!(seen.contains("upstream_disconnected"), "{seen}");
     assert_eq!(waiting.answer().await.status(), 200);
     assert_eq!(told.recv().await, Some(1));
+    provider.abort();
+}
+
+/// Longer than a connection may have been dead in the pool.
+const LONG_ALIVE: Duration = Duration::from_millis(1_100);
+
+#[tokio::test]
+async fn connection_that_is_lost_with_many_calls_is_one_fault() {
+    const CALLS: usize = 4;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (tasks, killed) = (Tasks::default(), Arc::new(tokio::sync::Notify::new()));
+    let (spawner, kill) = (tasks.clone(), Arc::clone(&killed));
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (answer, answers) = tokio::sync::watch::channel(false);
+    let provider = tasks.spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tell, answers) = (tell.clone(), answers.clone());
+            let handle = move |mut asked: Asked| {
+                let (tell, mut answers) = (tell.clone(), answers.clone());
+                async move {
+                    asked.body().await;
+                    tell.send(asked.connection).unwrap();
+                    if asked.connection == 0 {
+                        std::future::pending::<()>().await;
+                    }
+                    answers.wait_for(|&answers| answers).await.unwrap();
+                    asked.answer(200, FINE);
+                }
+            };
+            let serving = serve(stream, number, handle, spawner.clone());
+            if number > 0 {
+                spawner.spawn(serving);
+                continue;
+            }
+            tokio::select! {
+                () = serving => {}
+                () = kill.notified() => {}
+            }
+        }
+    });
+    let proxy = before(&url).provider(|provider| provider.http = HttpVersion::Http2).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..CALLS {
+        let mut client = proxy.client().await;
+        client.send(post("{}")).await;
+        assert_eq!(told.recv().await, Some(0), "one connection carries them all");
+        clients.push(client);
+    }
+    tokio::time::sleep(LONG_ALIVE).await;
+    killed.notify_one();
+    for _ in 0..CALLS {
+        assert!(soon("the next attempt", told.recv()).await > Some(0));
+    }
+    let seen = Client::to(proxy.admin).await.ask("GET /admin/v1/upstreams HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let seen: Value = serde_json::from_str(&seen.text()).unwrap();
+    let upstream = &seen["upstreams"][0];
+    assert_eq!(upstream["disconnects"]["before_head"], CALLS, "{upstream}");
+    assert_eq!(
+        (&upstream["breaker"]["failures"], &upstream["limit_signals_total"]),
+        (&1.into(), &0.into()),
+        "{upstream}"
+    );
+    answer.send(true).unwrap();
+    for mut client in clients {
+        assert_eq!(client.answer().await.status(), 200);
+    }
     provider.abort();
 }
 

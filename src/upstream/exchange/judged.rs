@@ -100,6 +100,8 @@ impl Flight {
         let Judgement { verdict, health } = self.judge(target, happened);
         let was_probe = permit.is_probe();
         let opens = match health {
+            // It was told of the first call that was lost with its connection.
+            Health::Failed | Health::Lost if !self.shared.fallen.is_news(&loss) => None,
             Health::Answered => {
                 permit.answered();
                 None
