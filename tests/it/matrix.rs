@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use tidegate::config::Settings;
+use tidegate::time::now;
 use tidegate::units::Secret;
 use tidegate::upstream::settings::{Continuation, HttpVersion, Kind as Serves, MidStream, Upstream as Provider};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -70,6 +71,7 @@ fn every_fault_in_every_phase_comes_to_what_the_table_says() {
 /// What came of a cell, which is an error where it is not as expected. It has a runtime of its own, with which everything
 /// ends that it began.
 fn come_of(cell: Cell, rule: &Rule, expected: &Expected) -> Result<String, String> {
+    let began = now();
     let came = std::panic::catch_unwind(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let came = runtime.block_on(async { Box::pin(tokio::time::timeout(ms(60_000), run(cell))).await });
@@ -79,7 +81,8 @@ fn come_of(cell: Cell, rule: &Rule, expected: &Expected) -> Result<String, Strin
     let came = came.map_err(|_| format!("{cell}: a panic, see above"))?;
     let (got, seen) = came.map_err(|_elapsed| format!("{cell}: no end within a minute"))?;
     let outcome = got.outcome(&cell);
-    let line = format!("{cell}: {outcome} {}/{}+{}", got.attempts, seen.0, seen.1);
+    let took = began.elapsed().as_secs_f32();
+    let line = format!("{cell}: {outcome} {}/{}+{} in {took:.1} s", got.attempts, seen.0, seen.1);
     if expected.is_met_by(&outcome, got.attempts, seen) {
         return Ok(line);
     }
