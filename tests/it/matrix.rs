@@ -11,69 +11,80 @@ mod script;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use tidegate::config::Settings;
 use tidegate::units::Secret;
 use tidegate::upstream::settings::{Continuation, HttpVersion, Kind as Serves, MidStream, Upstream as Provider};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::asker::{Got, ask, request};
 use self::cell::{Cell, Fault, Http, Kind, Phase, Setup};
-use self::rules::{Expected, Said, Table};
+use self::rules::{Expected, Rule, Said, Table};
 use self::script::Script;
-use crate::support::proxy::before;
+use crate::support::proxy::{before, metric};
 use crate::support::{Proxy, ms, post};
 
-/// So many cells at a time.
+/// So many cells at a time: most of them wait.
 const AT_A_TIME: usize = 24;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_in_every_phase_comes_to_what_the_table_says() {
+#[test]
+fn every_fault_in_every_phase_comes_to_what_the_table_says() {
     let table = Table::read();
-    let (mut rows, mut cells) = (Vec::new(), JoinSet::new());
-    let (room, only) = (Arc::new(Semaphore::new(AT_A_TIME)), std::env::var("TIDEGATE_MATRIX_ONLY").unwrap_or_default());
-    for cell in Cell::all() {
-        let Said::Expected(rule, expected) = table.says(&cell) else { continue };
-        rows.push(rule);
-        if !cell.to_string().contains(&only) {
-            continue;
-        }
-        let room = Arc::clone(&room);
-        cells.spawn(async move {
-            let _place = room.acquire().await.expect("room");
-            let came = Box::pin(tokio::time::timeout(ms(60_000), run(cell))).await;
-            (cell, expected, came)
-        });
-    }
+    let cells: Vec<_> = Cell::all()
+        .filter_map(|cell| match table.says(&cell) {
+            Said::Cannot => None,
+            Said::Expected(rule, expected) => Some((cell, rule, expected)),
+        })
+        .collect();
+    let rows: Vec<_> = cells.iter().map(|(_, rule, _)| *rule).collect();
     assert_eq!(table.idle_rows(&rows), [""; 0], "rows that no cell comes to");
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    while let Some(ran) = cells.join_next().await {
-        let Ok((cell, expected, came)) = ran else {
-            wrong.push(format!("{}", ran.expect_err("a panic")));
-            continue;
-        };
-        let Ok((got, seen)) = came else {
-            wrong.push(format!("{cell}: no end within a minute"));
-            continue;
-        };
-        let outcome = got.outcome(&cell);
-        let line = format!("{cell}: {outcome} {}/{}+{}", got.attempts, seen.0, seen.1);
-        if !expected.is_met_by(&outcome, got.attempts, seen) {
-            let Expected { outcome, attempts, seen } = expected;
-            wrong.push(format!("{line}, not {outcome} {attempts:?}/{}+{}", seen.0, seen.1));
+    let only = std::env::var("TIDEGATE_MATRIX_ONLY").unwrap_or_default();
+    let (left, came) = (Mutex::new(cells), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                let next = || left.lock().expect("no panic").pop();
+                while let Some((cell, rule, expected)) = next() {
+                    if cell.to_string().contains(&only) {
+                        let line = come_of(cell, rule, &expected);
+                        came.lock().expect("no panic").push(line);
+                    }
+                }
+            });
         }
-        lines.push(line);
-    }
-    lines.sort();
-    wrong.sort();
+    });
+    let mut came = came.into_inner().expect("no panic");
+    came.sort();
     if let Ok(file) = std::env::var("TIDEGATE_MATRIX") {
+        let lines: Vec<_> = came.iter().map(|(Ok(line) | Err(line))| line.as_str()).collect();
         std::fs::write(file, lines.join("\n")).expect("a file");
     }
-    assert!(wrong.is_empty(), "{} of {} cells differ:\n{}", wrong.len(), lines.len(), wrong.join("\n"));
+    let wrong: Vec<_> = came.iter().filter_map(|came| came.as_ref().err().map(String::as_str)).collect();
+    assert!(wrong.is_empty(), "{} of {} cells differ:\n{}", wrong.len(), came.len(), wrong.join("\n"));
+}
+
+/// What came of a cell, which is an error where it is not as expected. It has a runtime of its own, with which everything
+/// ends that it began.
+fn come_of(cell: Cell, rule: &Rule, expected: &Expected) -> Result<String, String> {
+    let came = std::panic::catch_unwind(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let came = runtime.block_on(async { Box::pin(tokio::time::timeout(ms(60_000), run(cell))).await });
+        runtime.shutdown_background();
+        came
+    });
+    let came = came.map_err(|_| format!("{cell}: a panic, see above"))?;
+    let (got, seen) = came.map_err(|_elapsed| format!("{cell}: no end within a minute"))?;
+    let outcome = got.outcome(&cell);
+    let line = format!("{cell}: {outcome} {}/{}+{}", got.attempts, seen.0, seen.1);
+    if expected.is_met_by(&outcome, got.attempts, seen) {
+        return Ok(line);
+    }
+    let Expected { outcome, attempts, seen } = expected;
+    Err(format!("{line}, not {outcome} {attempts:?}/{}+{}: {}", seen.0, seen.1, rule.because))
 }
 
 /// A provider of a cell.
@@ -142,6 +153,22 @@ impl Stage {
     }
 }
 
+/// How often what its provider may have done is sent once more, of a call that was sent `sent` times.
+fn duplicates(cell: &Cell, attempts: u32, sent: u32) -> u32 {
+    use Fault::{GoawayGraceful, GoawayRefusing, RefusedStream};
+    let is_answered = cell.fault.status().is_some() || cell.fault == GoawayGraceful;
+    let is_untouched = matches!(cell.fault, RefusedStream | GoawayRefusing)
+        && matches!(cell.phase, Phase::Accepted | Phase::Writing | Phase::BeforeHead);
+    let asks_for_the_rest = matches!(cell.kind, Kind::Vllm | Kind::Prefix) && cell.phase == Phase::MidStream;
+    match cell.phase {
+        _ if is_answered || is_untouched || asks_for_the_rest => 0,
+        Phase::Connect | Phase::Idle => 0,
+        // Nothing was read, but that cannot be seen from here.
+        Phase::Accepted => attempts - 1,
+        _ => sent - 1,
+    }
+}
+
 async fn run(cell: Cell) -> (Got, (u32, u32)) {
     let (received, client) = watch::channel(Vec::new());
     let mut first = Stage::new(Script::new(cell, false, client.clone())).await;
@@ -170,7 +197,11 @@ async fn run(cell: Cell) -> (Got, (u32, u32)) {
         asked.await
     };
     let [first, second] = [&first, &second].map(|stage| stage.script.seen.load(Ordering::SeqCst));
-    (got, (first - u32::from(is_pooled), second))
+    let first = first - u32::from(is_pooled);
+    let duplicates = f64::from(duplicates(&cell, got.attempts, first + second));
+    let counted = metric(proxy.admin, "tidegate_duplicates_sent_total").await;
+    assert!((counted - duplicates).abs() < 0.1, "{cell}: {counted} duplicates counted, {duplicates} sent");
+    (got, (first, second))
 }
 
 async fn proxy(cell: Cell, first: &Stage, second: &Stage) -> Proxy {
