@@ -112,14 +112,11 @@ fn judge_outage(story: &Story, evidence: &Evidence) {
     let Some(expect) = &story.expect.outage else { return };
     let came = evidence.came_while_down();
     assert!(came <= expect.came_max, "{came} came while the provider was down");
-    let probes = evidence.probes();
-    // After each the breaker is open twice as long.
-    let breaker = story.settings().breaker;
-    let mut open = breaker.open;
-    for pair in probes.windows(2) {
-        open = (open * 2).min(breaker.open_max);
-        assert!(pair[1] - pair[0] >= open.as_secs_f64(), "{probes:?}, at least {open:?} apart");
-    }
+    let (probes, open) = (evidence.probes(), story.settings().breaker.open.as_secs_f64());
+    let jitter = story.provider.arrival_jitter.as_secs_f64();
+    let pauses: Vec<f64> = probes.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= open - jitter), "probes at {probes:?}");
+    assert!(pauses.is_sorted_by(|one, next| next + 2.0 * jitter >= *one), "probes at {probes:?}");
     if let Some(most) = expect.crowd_max {
         let crowd = evidence.crowd(interval(story));
         assert!(crowd <= most, "{crowd} came in {:?}", interval(story));

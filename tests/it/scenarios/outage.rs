@@ -5,8 +5,8 @@ use tidegate::time::Duration;
 use super::stage::Evidence;
 use super::story::Story;
 
-/// By then the breaker has opened, and by then it has not yet sent its first probe.
-const HAS_OPENED: f64 = 9.0;
+/// From then on only probes come: after five failures, or after resets that were taken for a refusal.
+const ONLY_PROBES: f64 = 9.0;
 
 impl Evidence {
     /// Requests and connections that came while the provider was down.
@@ -14,10 +14,10 @@ impl Evidence {
         self.stats.requests_while_down + self.stats.connections_refused
     }
 
-    /// When each probe was counted, in seconds since the provider was down: what came after the breaker had opened.
+    /// When each probe was counted, in seconds since the provider was down.
     pub(super) fn probes(&self) -> Vec<f64> {
         let (from, to) = self.outage();
-        let probes = self.arrivals.iter().filter(|at| (from + HAS_OPENED..to).contains(*at));
+        let probes = self.arrivals.iter().filter(|at| (from + ONLY_PROBES..to).contains(*at));
         probes.map(|at| at - from).collect()
     }
 
