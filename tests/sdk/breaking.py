@@ -57,6 +57,8 @@ class Breaking:
         self.asked: dict[str, list[dict]] = collections.defaultdict(list)
         self.told: dict[str, list[bytes]] = collections.defaultdict(list)
         self.pages: dict[str, bytes] = {}
+        # How often somebody came with the key `sk-revoked`.
+        self.unknown_keys = 0
         self._plans: dict[str, list[Break]] = {}
         self._heard = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -100,8 +102,11 @@ class Breaking:
             await carry.serve(begun)
         writer.close()
 
-    def answer(self, method: str, target: str, body: bytes) -> "Reply":
+    def answer(self, method: str, target: str, key: str, body: bytes) -> "Reply":
         path, _, query = target.partition("?")
+        if key == "Bearer sk-revoked":
+            self.unknown_keys += 1
+            return refused(401, "Incorrect API key provided")
         if method == "POST" and path in SAYS:
             return self._generate(path, json.loads(body))
         if path == "/events":
@@ -125,8 +130,7 @@ class Breaking:
         try:
             return generated(path, ask, time, cut)
         except ValueError as mistake:
-            error = {"message": str(mistake), "type": "invalid_request_error", "param": None, "code": None}
-            return Reply(400, "application/json", [json.dumps({"error": error}).encode()])
+            return refused(400, str(mistake))
 
 
 @dataclasses.dataclass
@@ -155,7 +159,9 @@ class Http1:
             length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
             body = await self._reader.readexactly(int(length[1])) if length else b""
             method, target, _ = head.split(b" ", 2)
-            reply = self._provider.answer(method.decode(), target.decode(), body)
+            key = re.search(rb"\r\nauthorization: *([^\r]+)", head, re.IGNORECASE)
+            key = key[1].decode() if key else ""
+            reply = self._provider.answer(method.decode(), target.decode(), key, body)
             if not await self._reply(reply):
                 return
             begun = b""
@@ -216,7 +222,7 @@ class Http2:
 
     async def _reply(self, stream: int) -> bool:
         head, body = self._bodies.pop(stream)
-        reply = self._provider.answer(head[":method"], head[":path"], bytes(body))
+        reply = self._provider.answer(head[":method"], head[":path"], head.get("authorization", ""), bytes(body))
         if reply.cut and reply.cut.after is None:
             self._h2.reset_stream(stream, 2)
             return True
@@ -234,6 +240,11 @@ class Http2:
             case "close":
                 return False
         return True
+
+
+def refused(status: int, why: str) -> Reply:
+    error = {"message": why, "type": "invalid_request_error", "param": None, "code": None}
+    return Reply(status, "application/json", [json.dumps({"error": error}).encode()])
 
 
 def generated(path: str, ask: dict, time: int, cut: Break | None) -> Reply:
