@@ -78,8 +78,9 @@ bench: ## what things cost: criterion, then calls that pass through, beside ngin
 	$(CARGO) bench --locked --bench hot_path
 	$(CARGO) bench --locked --bench pass_through -- $(ARGS)
 
-soak: ## the long tests, those marked #[ignore]
-	$(CARGO) nextest run --locked --profile soak --run-ignored ignored-only
+soak: ## play twenty true minutes of faults of all kinds before the real process, and write down what came of it
+	TIDEGATE_RECORD=$(abspath benches/soak/soak.json) $(CARGO) nextest run --locked --profile soak --run-ignored ignored-only \
+		--success-output immediate -E 'test(/soak_of_/)'
 
 clean: ## what was built and installed here
 	$(CARGO) clean

@@ -34,7 +34,7 @@
 //! Each uses only what stands to its right:
 //!
 //! ```text
-//! commands → app → proxy, api → pipeline → upstream, cache → admission → limits, breaker
+//! commands → app → proxy, api → pipeline → upstream, cache → admission → breaker → limits
 //!          → answer, call, memory → headers, metrics, telemetry → openai → ids, units, time
 //! ```
 //!
@@ -45,7 +45,8 @@
 //!   which is why it may ask [`admission`] for a permit; [`limits`] is arithmetic over instants, and the
 //!   journal that survives a kill.
 //! - [`sim`] is the strict simulated provider that judges us; it knows nothing of the rooms it judges.
-//! - [`cache`] and [`tasks`] are rooms that so far have only their settings.
+//! - [`breaker`] says whether an upstream is worth trying; [`cache`] and [`tasks`] are rooms that so far have only their
+//!   settings.
 //!
 //! Pingora's types stay in `proxy` and `upstream::connect`; axum's in `api`.
 //!
@@ -53,7 +54,8 @@
 //!
 //! 1. No request is sent without a permit, and the provider never counts more than its limits: see [`limits`].
 //! 2. A call that was refused or abandoned while it waited has spent nothing: see [`admission`].
-//! 3. Nothing is sent twice that must not be, and nothing is retried once a byte of it was passed on: see [`upstream`].
+//! 3. Nothing is sent twice that must not be; once a byte of an answer was passed on only its rest is asked for, where that
+//!    is wanted: see [`upstream`].
 //! 4. What ended abnormally never looks complete: see [`answer::Ending`].
 //! 5. Every queue, buffer, retry and wait has a bound, and a name for what happens at it.
 //! 6. All time is tokio's ([`time`]), so all of it can be tested paused.

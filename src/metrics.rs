@@ -73,6 +73,7 @@ pub struct Metrics {
     overhead: Histogram,
     in_flight: IntGauge,
     connections: IntGauge,
+    runtime_tasks: IntGauge,
 
     queue_depth: By<Priority, IntGauge>,
     queue_wait: By<Priority, Histogram>,
@@ -145,6 +146,10 @@ impl Metrics {
             ),
             in_flight: all.gauge("tidegate_in_flight", "Calls under way, waiting ones included."),
             connections: all.gauge("tidegate_connections", "Client connections."),
+            runtime_tasks: all.gauge(
+                "tidegate_runtime_tasks",
+                "Tasks of the runtime that have not ended: calls, connections, timers.",
+            ),
             queue_depth: By::new(|priority| queue_depth.get_metric_with_label_values(&[priority])),
             queue_oldest: By::new(|priority| queue_oldest.get_metric_with_label_values(&[priority])),
             queue_wait: By::new(|priority| queue_wait.get_metric_with_label_values(&[priority])),
@@ -309,6 +314,9 @@ impl Metrics {
         let scrapes = self.scrapes.lock().clone();
         scrapes.iter().for_each(|scrape| scrape(self));
         self.process.refresh();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.runtime_tasks.set(figure(runtime.metrics().num_alive_tasks()));
+        }
         let mut text = String::new();
         // Writing to a string cannot fail, and names were checked when they were registered.
         let written = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);

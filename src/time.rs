@@ -12,6 +12,45 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// When something can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// At once.
+    Now,
+    /// Not before this instant, which is exact if nothing else is taken or given back until then.
+    At(Instant),
+    /// Not before something that runs has ended: there is no instant to tell.
+    OnRelease,
+}
+
+impl Ready {
+    /// The later of two: what is needed of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::OnRelease, _) | (_, Self::OnRelease) => Self::OnRelease,
+            (Self::Now, ready) | (ready, Self::Now) => ready,
+            (Self::At(a), Self::At(b)) => Self::At(a.max(b)),
+        }
+    }
+
+    /// The sooner of two: what one of them suffices for.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Now, _) | (_, Self::Now) => Self::Now,
+            (Self::OnRelease, ready) | (ready, Self::OnRelease) => ready,
+            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
+        }
+    }
+
+    /// `At(instant)`, or `Now` when that instant has come.
+    #[must_use]
+    pub fn at(instant: Instant, now: Instant) -> Self {
+        if instant <= now { Self::Now } else { Self::At(instant) }
+    }
+}
+
 /// The tracked spawner: every task of ours is started here, so that a drain can wait for all of them.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks(TaskTracker);

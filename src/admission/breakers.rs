@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Caution;
 use super::status::BreakerStatus;
 use crate::breaker::{Breaker, Pass};
-use crate::limits::Ready;
+use crate::time::Ready;
 use crate::time::{Duration, Instant};
 
 /// Which breaker a lane obeys: the place of its upstream.

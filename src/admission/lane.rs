@@ -31,6 +31,8 @@ pub(super) struct Lane {
     pub(super) is_paused: bool,
     /// The key is a client's own: it is forgotten when it is untouched.
     pub(super) is_passing: bool,
+    /// The provider does not know its key: until then nobody goes by it who can go by another.
+    pub(super) unknown_until: Option<Instant>,
     /// When it is looked at next.
     pub(super) wake: Option<Instant>,
 }
@@ -50,8 +52,14 @@ impl Lane {
             breaker: GONE,
             is_paused: false,
             is_passing: false,
+            unknown_until: None,
             wake: None,
         }
+    }
+
+    /// How many keys take turns on it.
+    pub(super) fn keys(&self) -> usize {
+        self.keys.len()
     }
 
     /// The keys that share it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::clients::ClientNumber;
+use super::elsewhere::Choice;
 use super::fair::Tag;
 use super::ranked::Ranked;
 use super::ways::Wanted;
@@ -24,7 +25,7 @@ pub(super) struct Waiting {
     pub(super) id: CallId,
     pub(super) key: KeyId,
     pub(super) model: Option<Arc<str>>,
-    pub(super) only: Option<Arc<[Arc<str>]>>,
+    pub(super) choice: Option<Arc<Choice>>,
     pub(super) bytes: u64,
     pub(super) tokens: Estimate,
     pub(super) since: Instant,
@@ -37,7 +38,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// What it asks of whoever is to serve it.
     pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted { model: self.model.as_deref(), key: self.key, only: self.only.as_deref() }
+        Wanted { model: self.model.as_deref(), key: self.key, choice: self.choice.as_deref() }
     }
 }
 

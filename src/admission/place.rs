@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 
+use super::elsewhere::{Avoids, Blame, Choice};
 use super::line::Told;
 use super::ways::Wanted;
 use super::{Estimate, Permit, Refusal, Shared};
@@ -29,8 +30,8 @@ pub struct Demand {
     pub priority: Priority,
     /// The model it names; chooses the upstream.
     pub model: Option<Arc<str>>,
-    /// The only upstreams that will do, if not every one that serves the model.
-    pub only: Option<Arc<[Arc<str>]>>,
+    /// Which of those that serve the model will do, if not all of them.
+    pub choice: Option<Arc<Choice>>,
     /// Bytes its body holds while it waits.
     pub bytes: u64,
     /// The tokens it is expected to use at the most, prompt and answer together: reserved, and settled by its usage.
@@ -51,7 +52,7 @@ impl Demand {
             key: KeyId::PASS_THROUGH,
             priority,
             model: None,
-            only: None,
+            choice: None,
             bytes: 0,
             tokens: Estimate::known(0),
             deadline,
@@ -60,19 +61,10 @@ impl Demand {
     }
 }
 
-/// What an attempt failed of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The upstream: its other keys would not help.
-    Upstream,
-    /// Only the key that the attempt went with.
-    Key,
-}
-
 impl Demand {
     /// What it asks of whoever is to serve it.
     pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted { model: self.model.as_deref(), key: self.key, only: self.only.as_deref() }
+        Wanted { model: self.model.as_deref(), key: self.key, choice: self.choice.as_deref() }
     }
 }
 
@@ -150,7 +142,18 @@ impl Place {
 
     /// From now on only these upstreams will do: others cannot go on with an answer that was begun.
     pub fn only(&mut self, upstreams: Vec<Arc<str>>) {
-        self.demand.only = Some(upstreams.into());
+        self.choose(|choice| choice.only = Some(upstreams));
+    }
+
+    /// The provider does not know the key of this lane: the call does not go by it again. If others serve the call nobody
+    /// goes by it for a minute, and the next permit is one of theirs; says whether that is so.
+    pub fn key_is_unknown(&mut self, lane: &LaneId) -> bool {
+        self.choose(|choice| choice.not.push(lane.clone()));
+        self.shared.with(|state, now| state.set_aside(now, &self.demand, lane))
+    }
+
+    fn choose(&mut self, choose: impl FnOnce(&mut Choice)) {
+        choose(Arc::make_mut(self.demand.choice.get_or_insert_default()));
     }
 
     /// An attempt has failed on this lane, and another one will follow.
@@ -166,32 +169,6 @@ impl Place {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.demand.deadline
-    }
-}
-
-/// The lanes on which a call has failed.
-#[derive(Debug, Default)]
-pub(super) struct Avoids(Vec<(LaneId, Blame)>);
-
-impl Avoids {
-    fn add(&mut self, lane: &LaneId, blame: Blame) {
-        match self.0.iter_mut().find(|(known, _)| known == lane) {
-            Some((_, known)) if blame == Blame::Upstream => *known = blame,
-            Some(_) => {}
-            None => self.0.push((lane.clone(), blame)),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether a call has failed on a lane. One that all keys share is the lane of each.
-    pub(super) fn has(&self, lane: &LaneId) -> bool {
-        self.0.iter().any(|(failed, blame)| {
-            let is_key = failed.key == lane.key || lane.key == KeyId::ALL;
-            failed.upstream == lane.upstream && (*blame == Blame::Upstream || is_key)
-        })
     }
 }
 

@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 
 use super::breakers::Breakers;
 use super::clients::{ClientNumber, ClientQuota, Clients};
+use super::elsewhere::Avoids;
 use super::floors::Shares;
 use super::lane::Lane;
 use super::line::{Line, Waiting};
-use super::place::{Asked, Avoids};
+use super::place::Asked;
 use super::settings::OnLimit;
 use super::timers::Timers;
 use super::ways::Ways;
@@ -60,7 +61,7 @@ pub(super) struct State {
     pub(super) waiting: [u32; 3],
     /// What their bodies hold.
     pub(super) bytes: u64,
-    closed: bool,
+    pub(super) closed: bool,
     /// When the timer will wake; `None`: not before it is told.
     pub(super) armed: Option<Instant>,
 }
@@ -159,7 +160,7 @@ impl State {
             id: demand.id,
             key: demand.key,
             model: demand.model.clone(),
-            only: demand.only.clone(),
+            choice: demand.choice.clone(),
             bytes: demand.bytes,
             tokens: demand.tokens.clone(),
             since: now,
@@ -191,31 +192,13 @@ impl State {
         Cow::Owned([others, failed].concat())
     }
 
-    /// A permit at once where the call has not failed, if nobody waits for it.
-    pub(super) fn elsewhere(
-        &mut self,
-        shared: &Arc<Shared>,
-        now: Instant,
-        demand: &Demand,
-        avoids: &Avoids,
-    ) -> Option<Permit> {
-        if self.closed || demand.exempt {
-            return None;
-        }
-        let mut lanes = self.ways.serving(&mut self.lanes, now, demand.wanted()).ok()?;
-        lanes.retain(|lane| self.lanes.get(*lane).is_some_and(|lane| !avoids.has(&lane.id)));
-        let client = self.clients.key_of(&demand.client);
-        let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
-        self.take_if_idle(shared, now, &lanes, client, ask)
-    }
-
     /// Whether a client has calls in this class that came before: they go first, also where they stand aside.
     fn has_waiting(&self, lanes: &[usize], client: ClientNumber, class: Priority) -> bool {
         self.line_of(lanes).is_some_and(|line| line.class(class).len_of(client) > 0)
     }
 
     /// A permit, where nobody waits for the lane whose turn can come.
-    fn take_if_idle(
+    pub(super) fn take_if_idle(
         &mut self,
         shared: &Arc<Shared>,
         now: Instant,
@@ -339,38 +322,7 @@ impl State {
         known
     }
 
-    /// Lanes are closed: who waits for none but such, and not until the first of them opens, is told so at once. That
-    /// looks at all who wait for them, but then there is nothing else to do.
-    pub(super) fn turn_away_hopeless(&mut self, shared: &Arc<Shared>, now: Instant, lanes: &[usize]) {
-        let opens = |line: &Line| line.lanes.iter().filter_map(|lane| self.opens(now, *lane)).min();
-        let closed = self.lines_beside(lanes).filter_map(|line| Some((line, opens(line)?)));
-        let hopeless: Vec<_> = closed
-            .filter(|(_, opens)| *opens >= now + HOPELESS_FROM)
-            .flat_map(|(line, opens)| {
-                let arrivals =
-                    Priority::ALL.into_iter().flat_map(move |class| line.class(class).arrivals_before(opens));
-                arrivals.map(move |arrival| (arrival, opens))
-            })
-            .collect();
-        for (arrival, opens) in hopeless {
-            let Some(Spot { client, .. }) = self.spots.get(&arrival).copied() else { continue };
-            if let Some(waiting) = self.remove(arrival) {
-                let left = waiting.deadline.saturating_duration_since(now);
-                let turn = Some(opens.saturating_duration_since(now));
-                self.turn_away(now, client, waiting, Refusal::DeadlineUnreachable { turn, left });
-                self.unpark(shared, now, client);
-            }
-        }
-    }
-
-    /// When a lane may grant again that is closed, or at once; `None`: nobody can tell.
-    fn opens(&self, now: Instant, lane: usize) -> Option<Instant> {
-        let lane = self.lanes.get(lane).filter(|lane| lane.is_open())?;
-        let closed = lane.allowance.closed_until().max(self.breakers.open_until(lane.breaker));
-        Some(closed.map_or(now, |until| until.max(now)))
-    }
-
-    fn turn_away(&mut self, now: Instant, client: ClientNumber, waiting: Waiting, refusal: Refusal) {
+    pub(super) fn turn_away(&mut self, now: Instant, client: ClientNumber, waiting: Waiting, refusal: Refusal) {
         self.refund_own(now, client, waiting.own);
         // The receiver may have gone at this moment; then there is nobody to tell.
         drop(waiting.tell.send(Err(refusal)));
@@ -399,7 +351,5 @@ impl State {
     }
 }
 
-/// Who waits is looked through only when a lane is closed for longer.
-const HOPELESS_FROM: Duration = Duration::from_secs(10);
 /// What is said where nobody can tell.
 const LONG: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 
 mod backlog;
 mod changes;
+mod cooldowns;
 mod crashes;
 mod elsewhere;
 mod learning;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::breakers::{BreakerIndex, GONE};
+use super::elsewhere::Choice;
 use super::lane::Lane;
 use super::{Full, Refusal, Way};
 use crate::ids::{KeyId, LaneId};
@@ -41,8 +42,8 @@ pub(super) struct Wanted<'a> {
     pub(super) model: Option<&'a str>,
     /// The key in its own Authorization.
     pub(super) key: KeyId,
-    /// Not just anybody: one of these.
-    pub(super) only: Option<&'a [Arc<str>]>,
+    /// Which of them will do, if not all.
+    pub(super) choice: Option<&'a Choice>,
 }
 
 /// An upstream, with the indexes of its lanes.
@@ -151,7 +152,7 @@ impl Ways {
         now: Instant,
         wanted: Wanted<'_>,
     ) -> Result<Vec<usize>, Refusal> {
-        let Wanted { model, key, only } = wanted;
+        let Wanted { model, key, choice } = wanted;
         // Before any index is handed out.
         if lanes.len() >= self.sweep_at.clamp(LANES_MIN, KEYS_MAX)
             && self.swept.is_none_or(|at| now >= at + SWEEP_PAUSE)
@@ -161,7 +162,7 @@ impl Ways {
         let mut serving = Vec::with_capacity(1);
         for index in 0..self.ways.len() {
             let known = &self.ways[index];
-            let is_wanted = only.is_none_or(|only| only.contains(&known.way.upstream));
+            let is_wanted = choice.is_none_or(|choice| choice.has_upstream(&known.way.upstream));
             if !is_wanted || !(known.way.serves)(model) {
                 continue;
             }
@@ -170,6 +171,9 @@ impl Ways {
             } else {
                 serving.extend_from_slice(&known.lanes);
             }
+        }
+        if let Some(choice) = choice {
+            serving.retain(|lane| lanes.get(*lane).is_some_and(|lane| choice.has_lane(&lane.id, lane.keys())));
         }
         if serving.is_empty() { Err(no_upstream(model)) } else { Ok(serving) }
     }

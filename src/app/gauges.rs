@@ -70,3 +70,31 @@ impl Counted {
         counted.retain(|upstream, _| breakers.iter().any(|status| status.upstream == *upstream));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::breaker::Status;
+
+    #[test]
+    fn what_was_counted_by_admission_is_counted_once() {
+        let (metrics, counted) = (Metrics::new(), Counted::default());
+        let status = |opens, limit_signals| BreakerStatus {
+            upstream: "main".into(),
+            breaker: Status { position: Position::Open, failures: 5, opens, probe_at: None },
+            limit_signals,
+        };
+        // Then it is gone, and is back.
+        for seen in [vec![status(2, 1)], vec![status(2, 1)], vec![status(3, 1)], vec![], vec![status(1, 0)]] {
+            counted.show(&metrics, &seen);
+        }
+        let text = metrics.render();
+        for line in [
+            r#"tidegate_breaker_opened_total{upstream="main"} 4"#,
+            r#"tidegate_limit_signals_total{upstream="main"} 1"#,
+            r#"tidegate_breaker_state{upstream="main"} 2"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! Is this upstream worth trying?
 //!
 //! So many failures in a row open a [`Breaker`]: nobody goes. When its time is over exactly one goes, the *probe*; its
-//! outcome closes the breaker, or opens it for twice as long. Who left without an outcome makes room for the next probe.
+//! outcome closes the breaker, or opens it for twice as long. Who left without an outcome makes room for the next probe;
+//! and so does, after `open`, who has none yet: it may be an answer that takes minutes, for which nobody is to wait.
 //!
 //! Every grant is a [`Pass`], which remembers the state it was granted in: what comes of it later changes nothing once
 //! that state is over. Arithmetic over instants that it is handed; it never waits, spawns, or locks.
@@ -11,14 +12,15 @@ pub mod settings;
 mod tests;
 
 use self::settings::Breaker as Settings;
-use crate::limits::Ready;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, Ready};
 
 /// A grant, and the state it was given in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "what came of it has to be told"]
 pub struct Pass {
     epoch: u64,
+    /// Which probe of its half-opening it is.
+    number: u32,
     /// Whether everybody waits for what comes of it.
     pub is_probe: bool,
 }
@@ -51,7 +53,14 @@ pub struct Status {
 enum State {
     Closed,
     Open { until: Instant },
-    HalfOpen { probing: bool },
+    HalfOpen { probe: Option<Probe> },
+}
+
+/// The latest probe that is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Probe {
+    number: u32,
+    since: Instant,
 }
 
 /// The breaker of one upstream.
@@ -94,13 +103,13 @@ impl Breaker {
         }
     }
 
-    /// When a grant can be had; while a probe is out, when something has come of it.
+    /// When a grant can be had; while a probe is out, when something has come of it, or it has been silent for `open`.
     #[must_use]
     pub fn ready(&self, now: Instant) -> Ready {
         match self.state {
-            State::Closed | State::HalfOpen { probing: false } => Ready::Now,
+            State::Closed | State::HalfOpen { probe: None } => Ready::Now,
             State::Open { until } => Ready::at(until, now),
-            State::HalfOpen { probing: true } => Ready::OnRelease,
+            State::HalfOpen { probe: Some(probe) } => Ready::at(probe.since + self.settings.open, now),
         }
     }
 
@@ -109,11 +118,17 @@ impl Breaker {
         if self.ready(now) != Ready::Now {
             return None;
         }
-        let is_probe = self.state != State::Closed;
-        if is_probe {
-            self.enter(State::HalfOpen { probing: true });
-        }
-        Some(Pass { epoch: self.epoch, is_probe })
+        let number = match self.state {
+            State::Closed => return Some(Pass { epoch: self.epoch, number: 0, is_probe: false }),
+            // What comes of those before still decides.
+            State::HalfOpen { probe: Some(silent) } => silent.number.saturating_add(1),
+            State::Open { .. } | State::HalfOpen { probe: None } => {
+                self.epoch += 1;
+                0
+            }
+        };
+        self.state = State::HalfOpen { probe: Some(Probe { number, since: now }) };
+        Some(Pass { epoch: self.epoch, number, is_probe: true })
     }
 
     /// The upstream has answered properly. Says whether that has closed it.
@@ -154,11 +169,12 @@ impl Breaker {
 
     /// Nothing came of a grant: its client has left, or it was not used. Says whether the next one can probe by that.
     pub fn abandoned(&mut self, pass: Pass) -> bool {
-        let was_probe = pass.epoch == self.epoch && self.state == State::HalfOpen { probing: true };
-        if was_probe {
-            self.enter(State::HalfOpen { probing: false });
+        let State::HalfOpen { probe: Some(probe) } = self.state else { return false };
+        let was_latest = pass.epoch == self.epoch && pass.number == probe.number;
+        if was_latest {
+            self.enter(State::HalfOpen { probe: None });
         }
-        was_probe
+        was_latest
     }
 
     /// Until when nobody goes, if it is open.

@@ -66,7 +66,7 @@ fn while_it_is_open_nobody_goes_and_then_one() {
     assert_eq!(position(&breaker, before), Position::Open);
     let probe = breaker.take(until).unwrap();
     assert!(probe.is_probe);
-    assert_eq!((breaker.ready(until), breaker.take(until)), (Ready::OnRelease, None));
+    assert_eq!((breaker.ready(until), breaker.take(until)), (Ready::At(until + 10 * SECOND), None));
     assert_eq!(position(&breaker, until), Position::HalfOpen);
     assert!(breaker.answered(probe));
     assert_eq!((breaker.ready(until), position(&breaker, until)), (Ready::Now, Position::Closed));
@@ -94,8 +94,29 @@ fn probe_that_nothing_came_of_makes_room_for_the_next() {
     assert!(second.is_probe);
     // The first is late.
     assert!(!breaker.answered(first) && !breaker.abandoned(first) && breaker.failed(until, first).is_none());
-    assert_eq!(breaker.ready(until), Ready::OnRelease);
+    assert_eq!(breaker.take(until), None);
     assert!(breaker.answered(second));
+}
+
+/// It may be an answer that takes minutes, or a provider that hangs: nobody can tell.
+#[test]
+fn probe_that_is_silent_lets_another_one_go_and_both_decide() {
+    for (which, closes) in [(0, true), (1, true), (0, false), (1, false)] {
+        let (mut breaker, until) = opened();
+        let first = breaker.take(until).unwrap();
+        let later = until + 10 * SECOND;
+        assert_eq!(breaker.take(later - Duration::from_nanos(1)), None);
+        let second = breaker.take(later).unwrap();
+        assert!(second.is_probe && breaker.take(later).is_none());
+        // That the first leaves is no reason for a third.
+        assert!(!breaker.abandoned(first) && breaker.take(later).is_none());
+        let pass = [first, second][which];
+        match closes {
+            true => assert!(breaker.answered(pass)),
+            false => assert_eq!(breaker.failed(later, pass), Some(20 * SECOND)),
+        }
+        assert_eq!(breaker.is_closed(), closes);
+    }
 }
 
 #[test]
@@ -180,6 +201,7 @@ proptest! {
         let mut out: Vec<Pass> = Vec::new();
         // Probes of this very half-opening: those of earlier ones have nothing to say.
         let mut probes: Vec<Pass> = Vec::new();
+        let mut latest = now;
         for step in steps {
             let (before, opens) = (position(&breaker, now), breaker.status(now).opens);
             let mut pick = |index: usize| (!out.is_empty()).then(|| out.swap_remove(index % out.len()));
@@ -191,8 +213,9 @@ proptest! {
                         prop_assert!(before != Position::Open);
                         prop_assert_eq!(pass.is_probe, before == Position::HalfOpen);
                         if pass.is_probe {
-                            prop_assert!(probes.is_empty(), "two probes at a time");
+                            prop_assert!(probes.is_empty() || now >= latest + settings.open, "two probes at a time");
                             probes.push(pass);
+                            latest = now;
                         }
                         out.push(pass);
                     }
@@ -207,7 +230,10 @@ proptest! {
                     probed = Some(pass);
                 },
                 Step::Left(index) => probed = pick(index).inspect(|&pass| {
- breaker.abandoned(pass); }),
+                    if breaker.abandoned(pass) {
+                        probes.clear();
+                    }
+                }),
                 Step::Wait(millis) => now += Duration::from_millis(millis),
                 Step::Reload(open, most) => {
                     settings = Settings { open: u32::try_from(open).unwrap() * SECOND, open_max: u32::try_from(most).unwrap() * SECOND, ..settings };

@@ -19,16 +19,16 @@ While it runs:
   curl -d '{\"requests\": 35, \"concurrency\": 4}' http://127.0.0.1:9100/sim/limits
   curl -d '{\"status_503\": 0.1}' http://127.0.0.1:9100/sim/faults
   curl -d '{\"how\": \"reset\", \"for_ms\": 60000}' http://127.0.0.1:9100/sim/down
-It is down in one of four ways: refuse, reset, 503 or hang; {\"how\": null} ends it. It keeps its port: what it refuses is a
-connection that was made, which it resets unread.
+It is down in one of four ways: refuse, reset, 503 or hang; {\"how\": null} ends it. \
+It keeps its port: what it refuses is a connection that was made, which it resets unread.
 
-A request may wish what happens to it, in an object \"sim\" in its JSON body: latency_ms, chunks (of the text), fault (a
-kind, or \"none\"), fault_after (events, or bytes of a plain body, or frames of a WebSocket), fault_once (a request that asks
-for the same again, or for the rest, meets no fault), reasoning (true) and tool_calls (how many). As headers: x-sim-latency-ms,
-x-sim-fault, x-sim-fault-after, x-sim-fault-once. A model whose name ends with -reasoning always reasons.
+A request may wish what happens to it, in an object \"sim\" in its JSON body: latency_ms, chunks (of the text), fault \
+(a kind, or \"none\"), fault_after (events, or bytes of a plain body, or messages of a WebSocket), fault_once (a request \
+that asks for the same again, or for the rest, meets no fault), reasoning (true) and tool_calls (how many). As headers: \
+x-sim-latency-ms, x-sim-fault, x-sim-fault-after, x-sim-fault-once. A model whose name ends with -reasoning always reasons.
 
-Answers are a function of model and prompt, each delta is a token. /v1/completions continues, too: where a prompt goes on
-after its first line with the beginning of the answer to that line, the rest of that answer follows.")]
+Answers are a function of model and prompt, each delta is a token. /v1/completions continues, too: where a \
+prompt goes on after its first line with the beginning of the answer to that line, the rest of that answer follows.")]
 pub struct Args {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9100")]

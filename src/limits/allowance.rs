@@ -78,7 +78,8 @@ impl Rate {
 /// [`Allowance::stamp`] says that its request was written and [`Allowance::release`] that its exchange has ended.
 #[derive(Debug)]
 pub struct Allowance {
-    /// The limits as configured, but for those that were learned to be lower.
+    /// The limits as configured, and as in force: some of them were learned to be lower.
+    configured: Quota,
     quota: Quota,
     learned: Learned,
     /// What of the limits was learned, as it is in `quota`.
@@ -113,6 +114,7 @@ impl Allowance {
             slots: Slots::new(quota.concurrency, quota.concurrency_reserved),
             learned: Learned::new(quota.figures()),
             figures: quota.figures(),
+            configured: quota,
             quota,
             closed_until: None,
             cooling_until: None,
@@ -127,6 +129,7 @@ impl Allowance {
 
     /// Other limits from the next decision on. What was spent stays spent, and what was learned below them stays learned.
     pub fn reconfigure(&mut self, now: Instant, quota: Quota) {
+        self.configured = quota;
         self.learned.reconfigure(quota.figures());
         self.figures = self.learned.figures();
         self.put_in_force(now, quota.limited_to(&self.figures));
@@ -137,7 +140,7 @@ impl Allowance {
         let figures = self.learned.figures();
         if figures != self.figures {
             self.figures = figures;
-            self.put_in_force(now, self.quota.limited_to(&figures));
+            self.put_in_force(now, self.configured.limited_to(&figures));
         }
     }
 

@@ -33,7 +33,8 @@ pub use slots::Slots;
 pub use taken::{Ask, Backlog, Taken};
 pub use window::Window;
 
-use crate::time::{Duration, Instant};
+use crate::time::Duration;
+pub use crate::time::Ready;
 
 /// Farther than anybody waits, and safe to add to an instant.
 const FAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -61,44 +62,5 @@ impl Dimension {
             Self::RequestsPerDay => "requests_per_day",
             Self::Concurrency => "concurrency",
         }
-    }
-}
-
-/// When something can be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
-    /// At once.
-    Now,
-    /// Not before this instant, which is exact if nothing else is taken or given back until then.
-    At(Instant),
-    /// Not before something that runs has ended: there is no instant to tell.
-    OnRelease,
-}
-
-impl Ready {
-    /// The later of two: what is needed of both.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::OnRelease, _) | (_, Self::OnRelease) => Self::OnRelease,
-            (Self::Now, ready) | (ready, Self::Now) => ready,
-            (Self::At(a), Self::At(b)) => Self::At(a.max(b)),
-        }
-    }
-
-    /// The sooner of two: what one of them suffices for.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Now, _) | (_, Self::Now) => Self::Now,
-            (Self::OnRelease, ready) | (ready, Self::OnRelease) => ready,
-            (Self::At(a), Self::At(b)) => Self::At(a.min(b)),
-        }
-    }
-
-    /// `At(instant)`, or `Now` when that instant has come.
-    #[must_use]
-    pub fn at(instant: Instant, now: Instant) -> Self {
-        if instant <= now { Self::Now } else { Self::At(instant) }
     }
 }

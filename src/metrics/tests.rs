@@ -56,6 +56,16 @@ fn assert_has(text: &str, lines: &[&str]) {
     }
 }
 
+#[tokio::test]
+async fn tasks_of_the_runtime_are_those_that_have_not_ended() {
+    let (metrics, tasks) = (Metrics::new(), crate::time::Tasks::default());
+    let waiting = [1, 2, 3].map(|_| tasks.spawn(std::future::pending::<()>()));
+    assert_has(&metrics.render(), &["tidegate_runtime_tasks 3"]);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    tasks.drained().await;
+    assert_has(&metrics.render(), &["tidegate_runtime_tasks 0"]);
+}
+
 #[test]
 fn what_happened_is_rendered_under_its_name() {
     let metrics = Metrics::new();

@@ -152,7 +152,7 @@ impl Pipeline {
             tokens,
             priority: call.priority,
             model: call.model.clone(),
-            only: None,
+            choice: None,
             bytes: call.body.bytes_held(),
             deadline: call.deadline,
             exempt: self.0.upstreams.is_exempt(&call.method, path, call.model.as_deref()),

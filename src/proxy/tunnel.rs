@@ -62,8 +62,8 @@ impl Tunnel {
 enum End {
     /// The provider said Close, and ended its direction.
     InOrder,
-    /// The client left first. `seen`: the provider has ended its direction, too.
-    ClientGone { seen: bool },
+    /// The client left first.
+    ClientGone,
     /// The provider is lost, and never said Close.
     UpstreamLost(Cut),
     /// The time to drain is over.
@@ -86,7 +86,8 @@ where
         }
     };
     let upstream = upstream_reader.unsplit(upstream_writer);
-    if end == End::InOrder || end == (End::ClientGone { seen: true }) || (out.is_closed() && back.is_closed()) {
+    // That a provider ends its direction behind its client's end says nothing of when it counts the slot as free.
+    if end == End::InOrder || (out.is_closed() && back.is_closed()) {
         upstream.closed();
     } else {
         drop(upstream);
@@ -94,8 +95,8 @@ where
     let why = match end {
         End::InOrder => return Ending::Complete,
         // It went as the client wanted, as far as the client could see.
-        End::ClientGone { .. } if out.is_closed() => return Ending::Complete,
-        End::ClientGone { .. } => return Ending::Abandoned,
+        End::ClientGone if out.is_closed() => return Ending::Complete,
+        End::ClientGone => return Ending::Abandoned,
         End::UpstreamLost(Cut::Stalled) => "the upstream stopped reading",
         End::UpstreamLost(Cut::Disconnected | Cut::Unfinished) => "the upstream connection was lost",
         End::ShutDown => "tidegate restarts",
@@ -106,7 +107,7 @@ where
     match end {
         End::UpstreamLost(cut) if !out.is_closed() => Ending::Truncated(cut),
         End::ShutDown => Ending::ShutDown,
-        End::UpstreamLost(_) | End::InOrder | End::ClientGone { .. } => Ending::Complete,
+        End::UpstreamLost(_) | End::InOrder | End::ClientGone => Ending::Complete,
     }
 }
 
@@ -121,7 +122,7 @@ async fn until_the_end(
     let upstream_end = |stop| match stop {
         Stop::Eof | Stop::SpeakerLost if back.is_closed() => End::InOrder,
         Stop::Eof | Stop::SpeakerLost => End::UpstreamLost(Cut::Disconnected),
-        Stop::ListenerLost | Stop::ListenerStalled => End::ClientGone { seen: false },
+        Stop::ListenerLost | Stop::ListenerStalled => End::ClientGone,
     };
     tokio::select! {
         biased;
@@ -135,10 +136,9 @@ async fn until_the_end(
         stop = &mut outward => match stop {
             Stop::Eof => match linger(homeward, back).await.map(upstream_end) {
                 Some(End::InOrder) => End::InOrder,
-                Some(End::UpstreamLost(_)) => End::ClientGone { seen: true },
-                Some(End::ClientGone { .. } | End::ShutDown) | None => End::ClientGone { seen: false },
+                Some(End::UpstreamLost(_) | End::ClientGone | End::ShutDown) | None => End::ClientGone,
             },
-            Stop::SpeakerLost => End::ClientGone { seen: false },
+            Stop::SpeakerLost => End::ClientGone,
             // What it has said before may still be on its way.
             Stop::ListenerLost => {
                 linger(homeward, back).await.map_or(End::UpstreamLost(Cut::Disconnected), upstream_end)

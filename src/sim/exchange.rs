@@ -155,6 +155,9 @@ impl Exchange<'_> {
         if ruling != Ruling::Admitted {
             return self.refuse().await;
         }
+        if self.provider.is_revoked(&self.head) {
+            return self.reply(&Reply::unknown_key()).await;
+        }
         let (drawn_latency, drawn_fault) =
             (self.provider.settings.latency.draw(luck.f64()), self.provider.draw_fault(luck.f64()));
         let pace = Pace { start: now(), latency: answer.directives.latency.unwrap_or(drawn_latency) };

@@ -6,6 +6,9 @@
 //!   an exact sliding window. Refused requests count, too.
 //! - A request over a limit is a *violation*: it is refused, and so is everything until its penalty is over.
 //! - What is said is a function of the request ([`content`]), so that a client can verify every byte.
+//! - An answer is the same however often it is asked for; each delta of it is a token. Where the request brings the
+//!   beginning of it and asks to continue it, the rest follows, and the tokens of both add up.
+//! - What goes wrong is drawn at its rate, or wished for by the request itself; an outage is for everybody.
 //! - A WebSocket, at whatever path, is counted at its handshake and in flight until it is closed; frames are echoed.
 //!
 //! It never forgives: no burst allowance, no bucket that refills early, no forgetting when limits change or statistics
@@ -103,6 +106,11 @@ impl Running {
     /// Changes what goes wrong, from the next request on.
     pub fn set_faults(&self, faults: Vec<Fault>) {
         self.provider.set_faults(faults);
+    }
+
+    /// Answers 401 to whoever bears this in `Authorization`, from the next request on.
+    pub fn revoke(&self, authorization: &str) {
+        self.provider.revoke(authorization);
     }
 
     /// Goes down for so long. What runs is reset if new requests will be.

@@ -148,14 +148,14 @@ mod tests {
         let outages = Outages::default();
         outages.begin(Outage::Reset, MINUTE);
         let mut cuts = Box::pin(outages.watch().cuts());
-        assert!(futures_pending(&mut cuts).await, "it came while that was on");
+        assert!(is_pending(&mut cuts).await, "it came while that was on");
         outages.begin(Outage::Unavailable, MINUTE);
-        assert!(futures_pending(&mut cuts).await);
+        assert!(is_pending(&mut cuts).await);
         outages.begin(Outage::Refuse, MINUTE);
         cuts.await;
     }
 
-    async fn futures_pending(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+    async fn is_pending(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
         tokio::time::timeout(Duration::from_millis(1), future).await.is_err()
     }
 

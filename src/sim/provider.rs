@@ -32,6 +32,8 @@ struct Book {
     stats_since: Instant,
     arrived: u64,
     faulted: Faulted,
+    /// What is no key any more.
+    revoked: HashSet<String>,
 }
 
 impl Provider {
@@ -46,6 +48,7 @@ impl Provider {
             stats_since: started,
             arrived: 0,
             faulted: Faulted::default(),
+            revoked: HashSet::new(),
         };
         Arc::new(Self { settings, started, book: Mutex::new(book), outages: Outages::default() })
     }
@@ -121,6 +124,14 @@ impl Provider {
 
     pub(super) fn note_refused(&self) {
         self.book.lock().stats.connections_refused += 1;
+    }
+
+    pub(super) fn revoke(&self, authorization: &str) {
+        self.book.lock().revoked.insert(authorization.to_owned());
+    }
+
+    pub(super) fn is_revoked(&self, head: &RequestHead) -> bool {
+        head.headers.first("authorization").is_some_and(|key| self.book.lock().revoked.contains(key))
     }
 
     pub(super) fn note_hangup(&self) {

@@ -36,6 +36,10 @@ impl Reply {
         Self::error(404, "invalid_request_error", None, "Not Found")
     }
 
+    pub(super) fn unknown_key() -> Self {
+        Self::error(401, "invalid_request_error", Some("invalid_api_key"), "Incorrect API key provided.")
+    }
+
     pub(super) fn bad_request(message: &str) -> Self {
         Self::error(400, "invalid_request_error", None, message)
     }

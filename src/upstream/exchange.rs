@@ -20,6 +20,7 @@ use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Cut, Ending, Head, Trace, Upgraded};
 use crate::call::Call;
+use crate::ids::LaneId;
 use crate::metrics;
 use crate::openai::Frame;
 use crate::time;
@@ -35,6 +36,10 @@ pub(super) struct Flight {
     pub(super) trace: Trace,
     /// Attempts that count.
     pub(super) attempts: u32,
+    /// Attempts that failed, also those that do not count: the pause after each is longer.
+    failures: u32,
+    /// Where the last one went.
+    pub(super) lane: Option<LaneId>,
     /// A pooled connection was dead, or died: no more of those.
     stale: bool,
     /// The provider's own last answer to an attempt that failed.
@@ -68,7 +73,7 @@ enum Told {
 
 impl Flight {
     pub(super) fn new(shared: Arc<Shared>, call: Call, place: Place, trace: Trace) -> Self {
-        Self { shared, call, place, trace, attempts: 0, stale: false, last_answer: None }
+        Self { shared, call, place, trace, attempts: 0, failures: 0, lane: None, stale: false, last_answer: None }
     }
 
     /// Starts the flight and waits for the head of its answer. Dropping the future, or later the answer, cancels it: its
@@ -142,6 +147,7 @@ impl Flight {
             self.attempts += 1;
             self.note_attempt(&permit);
             let lane = permit.lane().clone();
+            self.lane = Some(lane.clone());
             let mut counted = AttemptCount::begin(&target);
             let miss = match self.try_once(&target, permit).await {
                 Tried::Landed(landed) => {

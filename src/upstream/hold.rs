@@ -151,7 +151,14 @@ pub(super) fn pass_on(
 
 async fn hold_whole(head: &Head, rest: &mut Rest, handling: Handling, mut share: Held) -> Result<Extent, (Cut, Loss)> {
     let mut body = Vec::new();
-    while let Some(bytes) = rest.read().await? {
+    loop {
+        let bytes = match rest.read().await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break,
+            // It is not being thought about any more, so asking again wastes nothing that would still have come.
+            Err((Cut::Stalled, loss)) if !body.is_empty() => return Err((Cut::Unfinished, loss)),
+            Err(broke) => return Err(broke),
+        };
         body.extend_from_slice(&bytes);
         let fits = share.grow(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).is_ok();
         if !fits || body.len() > HELD_MAX {

@@ -15,6 +15,7 @@ use super::rest::{Outlet, Passed, Rest};
 use super::settings;
 use super::target::Target;
 use super::verdict::Verdict;
+use crate::admission::Blame;
 use crate::answer::{Chunk, Head};
 use crate::call::{CallBody, MidStream};
 use crate::memory::Held;
@@ -127,6 +128,9 @@ impl Flight {
             return None;
         }
         self.ask_for_the_rest(record)?;
+        if let Some(lane) = &self.lane {
+            self.place.failed(lane, Blame::Upstream); // whoever else can go on is asked first
+        }
         // Waiting begins anew: it has a clock of its own, which stood still while the stream came.
         let patience = self.call.deadline.saturating_duration_since(self.call.received);
         self.place.renew(time::now() + patience);
@@ -148,8 +152,12 @@ impl Flight {
             return None;
         }
         record.target = target;
-        if record.repair == Recovery::Restart {
+        let is_restart = record.repair == Recovery::Restart;
+        // Of which nothing was said is asked for by the same request.
+        if is_restart || record.partial.as_ref().is_some_and(Partial::is_blank) {
             self.shared.metrics.duplicate_sent();
+        }
+        if is_restart {
             let comment = format!(": restarted attempt={}\n", self.attempts);
             outlet.chunks.send(Chunk::Data(comment.into())).await.ok()?;
         }

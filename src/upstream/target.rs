@@ -107,7 +107,12 @@ impl Target {
 
     /// The measures of one of its keys.
     pub(super) fn key_metrics(&self, key: KeyId) -> Option<&KeyMetrics> {
-        self.metrics.key(self.key_ids().iter().position(|&id| id == key)?)
+        self.metrics.key(self.key_index(key)?)
+    }
+
+    /// Which of its keys that is, in the order of the settings.
+    pub(super) fn key_index(&self, key: KeyId) -> Option<usize> {
+        self.key_ids().iter().position(|&id| id == key)
     }
 
     /// Whether it serves a model; see [`Target::way`].

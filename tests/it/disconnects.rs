@@ -1,5 +1,7 @@
 //! A client that leaves costs nothing, and nobody works for it any longer.
 
+mod phases;
+
 use crate::support::upstream::{STREAM, answer, chunk, event, fine, finish};
 use crate::support::{Client, Proxy, Upstream, get, ms, post, proxy, within};
 

@@ -13,6 +13,7 @@ mod edges;
 mod http2;
 mod large;
 mod listening;
+mod matrix;
 mod operators;
 mod recovery;
 mod resources;

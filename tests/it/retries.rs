@@ -56,6 +56,18 @@ async fn whatever_breaks_before_the_first_byte_is_retried_and_the_client_notices
     }
 }
 
+/// Unlike one that has not begun: that is still being thought about.
+#[tokio::test]
+async fn plain_answer_that_stops_halfway_is_asked_for_again() {
+    let half = format!("HTTP/1.1 200 OK\r\n{JSON}Content-Length: 500\r\n\r\n{{\"half\":");
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).provider(|provider| provider.idle_timeout = ms(100)).start().await;
+    let _script = upstream.script([vec![Read, Send(half.into()), Stall], vec![Read, Send(fine())]]);
+    let seen = proxy.client().await.ask(post(CALL)).await;
+    assert_eq!((seen.status(), seen.text().as_str()), (200, FINE));
+    assert_eq!(seen.head.field("x-tidegate-attempts").as_deref(), Some("2"));
+}
+
 #[tokio::test]
 async fn status_that_passes_is_retried_on_the_same_connection() {
     let upstream = Upstream::start().await;

@@ -8,18 +8,24 @@
 mod crowd;
 mod evidence;
 mod fairness;
+mod figures;
+mod flat;
 mod halved;
 mod hours;
+mod house;
+mod outage;
 mod picture;
 mod record;
 mod sockets;
 mod stage;
 mod story;
+mod two;
 
 use fairness::Portion;
 use stage::{Evidence, play};
 use story::Story;
-use tidegate::config::Settings;
+use tidegate::sim::swarm::Came;
+use tidegate::time::{Duration, Tasks};
 
 /// What every story promises, and what this one does.
 async fn tell(name: &str) -> (Story, Evidence) {
@@ -30,6 +36,28 @@ async fn tell(name: &str) -> (Story, Evidence) {
     (story, evidence)
 }
 
+/// Stories that load the machine so little that they can be played at the same time.
+async fn tell_together(names: &[&str]) {
+    let tasks = Tasks::default();
+    let play = |name: &&str| {
+        let story = Story::read(name);
+        tasks.spawn(async move { (play(&story).await, story) })
+    };
+    let playing: Vec<_> = names.iter().map(play).collect();
+    let mut told = Vec::new();
+    for playing in playing {
+        told.push(playing.await.expect("it is played to its end"));
+    }
+    for (name, (evidence, story)) in names.iter().zip(&told) {
+        println!("-- {name}");
+        report(story, evidence);
+    }
+    for (name, (evidence, story)) in names.iter().zip(&told) {
+        println!("-- {name}");
+        judge(story, evidence);
+    }
+}
+
 fn judge(story: &Story, evidence: &Evidence) {
     let (expect, stats) = (&story.expect, &evidence.stats);
     assert!(stats.violations.total() + stats.refused_in_penalty <= expect.refused_max, "{stats:?}");
@@ -37,8 +65,7 @@ fn judge(story: &Story, evidence: &Evidence) {
     assert!(count <= allowed as usize || expect.refused_max > 0, "{count} in a window of {allowed}");
     assert_eq!(evidence.stayed.lies() + evidence.left.iter().map(|report| report.lies()).sum::<u64>(), 0);
     assert!(evidence.errors().is_empty(), "{:?}", evidence.errors());
-    let (broken, cut) = (evidence.broken(), evidence.cut());
-    assert!(broken <= cut, "{broken} broken streams, and the provider cut {cut} answers");
+    judge_recovery(story, evidence);
     assert!(evidence.stayed.ok() >= expect.ok_min, "{} answered", evidence.stayed.ok());
     assert!(expect.in_flight_max.is_none_or(|most| stats.in_flight_max == most), "slots are there to be used");
     assert!(stats.faults.len() >= expect.kinds_of_faults_min, "{:?}", stats.faults);
@@ -52,6 +79,59 @@ fn judge(story: &Story, evidence: &Evidence) {
         assert!(most.is_none_or(|most| waits.count > 0 && wait <= most), "{waits:?}");
     }
     judge_fairness(story, evidence);
+    judge_outage(story, evidence);
+    if expect.flat {
+        flat::judge(&evidence.figures);
+    }
+}
+
+/// What broke has gone on, but for what cannot be continued; nobody waited in vain but for a provider that was silent.
+fn judge_recovery(story: &Story, evidence: &Evidence) {
+    let (broken, cut) = (evidence.broken(), evidence.cut());
+    let (ok, failed) = (evidence.metrics.continued("ok"), evidence.metrics.continued("failed"));
+    match story.expect.continued_min {
+        None => assert!(broken <= cut, "{broken} broken streams, and the provider cut {cut} answers"),
+        Some(least) => {
+            // Who was cut off at the very end may not have heard of it.
+            assert!(failed >= broken as f64, "{broken} streams broke, though {failed} were not continued");
+            // The style of vLLM has no words for thoughts that have not come to an end; and of an answer that has, nothing
+            // but its usage is missing, which nobody can ask for.
+            let past_help = evidence.broken_in(Came::Reasoning) + evidence.broken_in(Came::Finish);
+            let continuable = ok + failed - past_help as f64;
+            assert!(ok > 0.0 && ok >= least * continuable, "{ok} of {continuable} broken streams went on");
+        }
+    }
+    let (timed_out, stalled) = (evidence.timed_out(), evidence.stalled(story));
+    assert!(timed_out <= stalled, "{timed_out} timed out, and the provider was silent {stalled} times");
+    // The others were cut off at the end, or were to continue a stream.
+    let others = u64::from(story.provider.allows.concurrency) + broken;
+    assert!(timed_out + others >= stalled, "{timed_out} timed out, though the provider was silent {stalled} times");
+}
+
+fn judge_outage(story: &Story, evidence: &Evidence) {
+    let Some(expect) = &story.expect.outage else { return };
+    let came = evidence.came_while_down();
+    assert!(came <= expect.came_max, "{came} came while the provider was down");
+    let probes = evidence.probes();
+    // After each the breaker is open twice as long.
+    let breaker = story.settings().breaker;
+    let mut open = breaker.open;
+    for pair in probes.windows(2) {
+        open = (open * 2).min(breaker.open_max);
+        assert!(pair[1] - pair[0] >= open.as_secs_f64(), "{probes:?}, at least {open:?} apart");
+    }
+    if let Some(most) = expect.crowd_max {
+        let crowd = evidence.crowd(interval(story));
+        assert!(crowd <= most, "{crowd} came in {:?}", interval(story));
+    }
+    if let Some(most) = expect.gathered_max {
+        let gathered = evidence.gathered(story);
+        assert!(gathered <= most, "{:.1} % of a window came in a twentieth of it", gathered * 100.0);
+    }
+    if expect.herd {
+        let herd = evidence.herd(story.provider.latency());
+        assert_eq!(herd, 0, "so many more came back than had been answered twice over");
+    }
 }
 
 fn judge_fairness(story: &Story, evidence: &Evidence) {
@@ -76,6 +156,12 @@ fn report(story: &Story, evidence: &Evidence) {
     println!("counted in each second: {:?}", evidence.counted_by_second());
     println!("in flight at most {}, all slots taken for {:.1} s", stats.in_flight_max, stats.in_full_seconds);
     println!("faults {:?}, {} streams broken, {} hung up", stats.faults, evidence.broken(), stats.hangups);
+    let (ok, failed) = (evidence.metrics.continued("ok"), evidence.metrics.continued("failed"));
+    let (thinking, finished) = (evidence.broken_in(Came::Reasoning), evidence.broken_in(Came::Finish));
+    println!(
+        "{ok} streams went on, {failed} could not: {thinking} broke in their reasoning, {finished} before their usage"
+    );
+    println!("{} timed out, the provider was silent {} times", evidence.timed_out(), evidence.stalled(story));
     if story.expect.rate_used_min.is_some() {
         println!("rate used: {:.2} %", evidence.rate_used(story, period(story)) * 100.0);
     }
@@ -91,17 +177,37 @@ fn report(story: &Story, evidence: &Evidence) {
         let (turns, share, due) = (turns.len(), share * 100.0, due * 100.0);
         println!("{name}, weight {weight}: {turns} turns, {share:.2} % of {due:.2} % due, none for {silence:.2} s");
     }
+    if story.expect.outage.is_some() {
+        report_outage(story, evidence);
+    }
+    if story.expect.flat {
+        flat::report(&evidence.figures);
+    }
     if story.expect.tokens_used_min.is_some() {
         let used = evidence.tokens_used(story) * 100.0;
         println!("tokens used: {used:.2} %, at most {} in a window", stats.tokens_max);
     }
 }
 
+fn report_outage(story: &Story, evidence: &Evidence) {
+    println!("{} came while it was down, probes at {:.1?} s", evidence.came_while_down(), evidence.probes());
+    let (crowd, gathered) = (evidence.crowd(interval(story)), evidence.gathered(story) * 100.0);
+    println!(
+        "back after {:.1} s, then at most {crowd} in an interval, {gathered:.1} % of a window in a twentieth of it",
+        evidence.first_after()
+    );
+}
+
 /// How long a request counts in our window.
-fn period(story: &Story) -> tidegate::time::Duration {
-    let settings = Settings::parse(&story.config("http://provider", None), &|_| None).expect("a configuration");
+fn period(story: &Story) -> Duration {
+    let settings = story.settings();
     let limits = &settings.upstreams[0].limits;
     limits.window + limits.window_margin
+}
+
+/// The least time between two permits under backlog, less what the way to the provider may take off it.
+fn interval(story: &Story) -> Duration {
+    (period(story) / story.provider.allows.requests).saturating_sub(story.provider.arrival_jitter)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,13 +216,18 @@ async fn a_saturated_provider_sees_no_request_too_many_and_its_rate_is_used_to_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_of_all_kinds_cost_no_violation_and_no_client_an_error_that_a_retry_avoids() {
-    tell("faults").await;
+async fn two_minutes_of_faults_of_all_kinds_cost_no_violation_and_no_client_an_avoidable_error() {
+    tell("soak_cut").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_is_waited_out_and_every_retry_has_a_permit() {
-    tell("outage").await;
+async fn streams_that_break_by_the_hundred_end_whole_in_either_style_of_continuation() {
+    tell_together(&["breaks_vllm", "breaks_prefix"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_a_minute_is_waited_out_and_nobody_comes_back_as_a_herd() {
+    tell_together(&["down_refuse", "down_reset", "down_503", "down_hang", "down_unlimited"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,10 +255,14 @@ async fn limits_that_are_stricter_than_we_are_told_are_learned() {
     tell("stricter").await;
 }
 
+/// Writes down what it saw where `TIDEGATE_RECORD` says: `make soak`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "five minutes: make soak"]
-async fn soak_of_five_true_minutes() {
-    tell("soak").await;
+#[ignore = "twenty minutes: make soak"]
+async fn soak_of_twenty_true_minutes_of_faults_of_all_kinds() {
+    let (story, evidence) = tell("soak").await;
+    if let Some(file) = std::env::var_os("TIDEGATE_RECORD") {
+        flat::record(&story, &evidence, std::path::Path::new(&file));
+    }
 }
 
 /// Writes down what it saw where `TIDEGATE_RECORD` says: `make fair`.

@@ -81,13 +81,17 @@ impl Raw {
         String::from_utf8(head).expect("text")
     }
 
-    /// Everything until nothing more comes for a while.
-    async fn until_silence(&mut self) -> String {
+    /// Everything until it is enough and nothing more comes for a while.
+    async fn until_silence(&mut self, enough: impl Fn(&str) -> bool) -> String {
         let mut bytes = Vec::new();
-        while let Ok(read) = timeout(ms(500), self.0.read_buf(&mut bytes)).await {
-            assert_ne!(read.expect("it stays open"), 0, "it stays open");
+        loop {
+            let seen = String::from_utf8_lossy(&bytes).into_owned();
+            let patience = if enough(&seen) { 500 } else { 10_000 };
+            match timeout(ms(patience), self.0.read_buf(&mut bytes)).await {
+                Ok(read) => assert_ne!(read.expect("it stays open"), 0, "it stays open"),
+                Err(_) => return seen,
+            }
         }
-        String::from_utf8(bytes).expect("text")
     }
 
     async fn json(&mut self) -> Value {
@@ -99,7 +103,7 @@ impl Raw {
     async fn until_the_end(&mut self) -> (String, bool) {
         let mut bytes = Vec::new();
         let end = timeout(ms(10_000), self.0.read_to_end(&mut bytes)).await.expect("an end in time");
-        (String::from_utf8(bytes).expect("text"), end.is_err())
+        (String::from_utf8_lossy(&bytes).into_owned(), end.is_err())
     }
 }
 

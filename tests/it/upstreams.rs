@@ -100,6 +100,65 @@ async fn each_key_has_its_own_allowance_and_its_authorization() {
     assert_eq!(upstream.unseen(), 0);
 }
 
+/// Of two keys one was revoked: clients see nothing of it, and after the first call nobody pays for it either.
+#[tokio::test]
+async fn key_that_the_provider_does_not_know_is_set_aside() {
+    let upstream = Upstream::start().await;
+    let keys = ["revoked", "good"].map(|key| Secret::new(key.to_owned())).to_vec();
+    let proxy = proxy(&upstream).concurrency(2).provider(|provider| provider.api_keys = keys).start().await;
+    let (mut unknown, mut served) = (0, 0);
+    let mut lines = Vec::new();
+    for _ in 0..3 {
+        let mut client = proxy.client().await;
+        client.send(post(r#"{"model":"m"}"#)).await;
+        loop {
+            let (mut line, request) = upstream.request().await;
+            if request.head.field("authorization").as_deref() == Some("Bearer revoked") {
+                line.send(crate::support::upstream::answer("401 Unauthorized", "Connection: close\r\n", "who?")).await;
+                unknown += 1;
+                continue;
+            }
+            let close = "Content-Type: application/json\r\nConnection: close\r\n";
+            line.send(crate::support::upstream::answer("200 OK", close, FINE)).await;
+            lines.push(line);
+            break;
+        }
+        assert_eq!(client.answer().await.status(), 200);
+        served += 1;
+    }
+    assert_eq!((unknown, served), (1, 3));
+}
+
+/// Where no key is known there is nobody else to ask, and nobody waits for one.
+#[tokio::test]
+async fn where_no_key_is_known_the_client_is_told_so_at_once() {
+    let upstream = Upstream::start().await;
+    let keys = ["a", "b"].map(|key| Secret::new(key.to_owned())).to_vec();
+    let proxy = proxy(&upstream).concurrency(2).provider(|provider| provider.api_keys = keys).start().await;
+    let refusal = crate::support::upstream::answer("401 Unauthorized", "", "who?");
+    let mut upstream = upstream.script([(0..8).flat_map(|_| [Read, Send(refusal.clone())]).collect()]);
+    for _ in 0..3 {
+        let seen = proxy.client().await.ask(post(r#"{"model":"m"}"#)).await;
+        assert_eq!((seen.status(), seen.text().as_str()), (401, "who?"));
+    }
+    assert!(upstream.unseen() <= 4);
+}
+
+#[tokio::test]
+async fn when_one_upstream_fails_the_call_goes_on_at_the_next() {
+    let (first, second) = (Upstream::start().await, named("second").await);
+    let slow = |settings: &mut tidegate::config::Settings| settings.retry.base = std::time::Duration::from_secs(60);
+    let proxy = proxy(&first).set(slow).upstream("second", &format!("http://{}", second.addr), |_| {}).start().await;
+    let failing = crate::support::upstream::answer("503 Service Unavailable", "Connection: close\r\n", "{}");
+    let mut first = first.script([vec![Read, Send(failing), Step::Fin], vec![Read, Step::Reset]]);
+    for _ in 0..2 {
+        let seen = proxy.client().await.ask(post(r#"{"model":"m"}"#)).await;
+        assert_eq!(seen.head.field("x-tidegate-upstream").as_deref(), Some("second"));
+        assert_eq!((seen.status(), seen.head.fields("x-tidegate-attempts")), (200, vec!["2".to_owned()]));
+    }
+    assert_eq!(first.unseen(), 2);
+}
+
 #[tokio::test]
 async fn authorization_of_the_client_passes_where_there_is_no_key() {
     let mut upstream = named("a").await;

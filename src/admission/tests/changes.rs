@@ -63,6 +63,21 @@ async fn a_bench_leaves_a_slot_to_those_for_whom_none_is_reserved() {
     assert_eq!(start.elapsed().as_secs(), 7_200);
 }
 
+/// What was reserved was once lost by the first lesson that left no room for it.
+#[tokio::test(start_paused = true)]
+async fn when_a_bench_is_over_what_is_reserved_is_so_again() {
+    let admission = one(Quota { concurrency_reserved: [1, 0, 0], ..quota(40, 2) });
+    let mut permit = admission.place(demand(Priority::Normal)).permit().await.unwrap();
+    permit.writing();
+    let day = Signal { retry_after: Some(Duration::from_secs(7_200)), ..Signal::default() };
+    assert!(permit.refused(&day).is_some());
+    permit.ended();
+    let first = admission.place(demand(Priority::Normal)).permit().await.unwrap();
+    first.accepted();
+    assert!(poll_once(admission.place(demand(Priority::Low)).permit()).is_none());
+    assert!(poll_once(admission.place(demand(Priority::High)).permit()).is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn when_a_bench_is_over_all_go_on_before_the_first_has_ended() {
     let admission = one(quota(40, 5));

@@ -55,6 +55,7 @@ pub(super) fn any_story(within: u64) -> impl Strategy<Value = Story> {
         4 => Just(Fate::Ends),
         2 => (0_u64..20_000).prop_map(Fate::Leaves),
         1 => (1_u8..4).prop_map(Fate::NoConnection),
+        2 => (1_u8..4, any::<bool>()).prop_map(|(times, lost)| Fate::Fails { times, lost }),
     ];
     let who = (0..within, 0..CLIENTS, proptest::sample::select(Priority::ALL.to_vec()), fate);
     let tokens = (0..=TOKENS_MAX, 0.0..=1.0, any::<bool>());

@@ -47,6 +47,8 @@ pub(super) enum Fate {
     Leaves(u64),
     /// Gets no connection, so many times; then it ends.
     NoConnection(u8),
+    /// So many times the upstream fails it, or, if it is `lost`, breaks its connection; then it ends.
+    Fails { times: u8, lost: bool },
 }
 
 /// The process is killed.
@@ -131,6 +133,8 @@ struct Exchange<'a> {
     permitted: Instant,
     stamped: Option<Instant>,
     knows_usage: bool,
+    /// The upstream fails it, and perhaps by breaking the connection.
+    fails: Option<bool>,
 }
 
 impl Exchange<'_> {
@@ -140,6 +144,18 @@ impl Exchange<'_> {
         self.stamped = Some(time::now());
         tokio::time::sleep(Duration::from_millis(self.story.lasts)).await;
         let mut permit = self.permit.take().unwrap();
+        match self.fails {
+            None => {
+                permit.answered();
+                permit.accepted();
+            }
+            Some(lost) => {
+                if lost {
+                    permit.lost();
+                }
+                permit.failed();
+            }
+        }
         if self.story.tells {
             permit.used(self.used());
             self.knows_usage = true;
@@ -201,7 +217,11 @@ async fn live(story: &Story, chronicle: &Chronicle, admission: &Admission, is_de
     let demand =
         Demand { client: client(story.client), tokens: Estimate::known(story.tokens), ..demand(story.priority) };
     let mut place = admission.place(demand);
-    let mut failures = if let Fate::NoConnection(times) = story.fate { times } else { 0 };
+    let (mut failures, mut fails) = match story.fate {
+        Fate::NoConnection(times) => (times, None),
+        Fate::Fails { times, lost } => (0, Some((times, lost))),
+        Fate::Ends | Fate::Leaves(_) => (0, None),
+    };
     loop {
         let mut permit = match place.permit().await {
             Ok(permit) => permit,
@@ -212,14 +232,25 @@ async fn live(story: &Story, chronicle: &Chronicle, admission: &Admission, is_de
             failures -= 1;
             tokio::time::sleep(Duration::from_millis(story.writing)).await;
             let lane = permit.lane().clone();
+            permit.failed();
             drop(permit);
             place.failed(&lane, Blame::Upstream);
             continue;
         }
         permit.writing();
         let permitted = time::now();
+        let lane = permit.lane().clone();
         let (permit, stamped, knows_usage) = (Some(permit), None, false);
-        return Exchange { permit, story, chronicle, is_dead, permitted, stamped, knows_usage }.run().await;
+        let failure = fails.as_mut().filter(|(times, _)| *times > 0).map(|(times, lost)| {
+            *times -= 1;
+            *lost
+        });
+        let exchange = Exchange { permit, story, chronicle, is_dead, permitted, stamped, knows_usage, fails: failure };
+        exchange.run().await;
+        if failure.is_none() {
+            return;
+        }
+        place.failed(&lane, Blame::Upstream);
     }
 }
 
@@ -243,7 +274,7 @@ impl Process {
                         let leaves = chronicle.begun + Duration::from_millis(story.arrives + after);
                         drop(tokio::time::timeout_at(leaves, life).await);
                     }
-                    Fate::Ends | Fate::NoConnection(_) => life.await,
+                    Fate::Ends | Fate::NoConnection(_) | Fate::Fails { .. } => life.await,
                 }
                 chronicle.over.lock()[index] = true;
             });

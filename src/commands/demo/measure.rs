@@ -325,10 +325,12 @@ fn round(figure: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::sim::Violations;
+    use crate::sim::swarm::Came;
     use crate::time::Duration;
 
     fn call(started_seconds: f64, head_ms: Option<f64>, total_ms: f64, outcome: Outcome) -> Sample {
-        Sample { started_seconds, stream: true, head_ms, total_ms, queue_ms: None, attempts: None, outcome }
+        let came = Came::default();
+        Sample { started_seconds, stream: true, head_ms, total_ms, queue_ms: None, attempts: None, came, outcome }
     }
 
     fn question(wait_seconds: f64, answered: bool) -> Question {

@@ -33,7 +33,7 @@ impl Allowance {
         self.close_until(until);
         self.cooling_until = self.closed_until;
         self.obey_learned(now);
-        if is_new || self.ramp.is_none() {
+        if !cooldown.first.is_zero() && (is_new || self.ramp.is_none()) {
             self.ramps += 1;
             self.ramp = Some(Ramp::after_resets(self.ramps, until, taken.evidence.in_flight, self.ramp));
         }

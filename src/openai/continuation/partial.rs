@@ -32,7 +32,8 @@ pub struct Partial {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tokens {
     made: u64,
-    /// Without the white space at the end, which is not sent and will be made again.
+    /// Without those that are nothing but white space at the end, which is not sent and will be made again. One that only
+    /// ends in it is kept: it has begun, and providers count what they were sent of it.
     pub(super) kept: u64,
     /// Those of the reasoning.
     pub(super) reasoning: u64,
@@ -142,6 +143,7 @@ impl Partial {
         }
         self.head.learn(&chunk);
         let told = chunk.completion_tokens();
+        let solid = self.reasoning.solid + self.content.solid;
         if let Some(choice) = chunk.choice().map_err(|_| Unfit::ManyChoices)? {
             self.add(&choice.delta(), choice.tokens())?;
             if choice.is_finished() {
@@ -151,7 +153,8 @@ impl Partial {
         if let Some(told) = told.filter(|&told| told > 0) {
             self.tokens.made = told;
         }
-        if self.open().blank().is_empty() || self.is_bare_text() {
+        let is_solid = self.reasoning.solid + self.content.solid > solid || self.open().blank().is_empty();
+        if is_solid || self.is_bare_text() {
             self.tokens.kept = self.tokens.made;
         }
         Ok(())

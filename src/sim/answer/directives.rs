@@ -20,7 +20,7 @@ pub(in crate::sim) struct Directives {
     /// What goes wrong, whatever the rates say; `Some(None)`, written `none`: nothing.
     pub(in crate::sim) fault: Option<Option<FaultKind>>,
     /// How much of the answer passes before it breaks in its middle: so many events of a stream, bytes of a plain body, or
-    /// frames of a WebSocket.
+    /// messages of a WebSocket.
     pub(in crate::sim) fault_after: Option<usize>,
     /// Whether the fault happens only to the first request of this kind, and nothing to those that ask for the same again.
     pub(in crate::sim) fault_once: bool,

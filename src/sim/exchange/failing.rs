@@ -1,7 +1,5 @@
 //! An answer that goes wrong.
 
-use bytes::Bytes;
-
 use super::pace::Pace;
 use super::{Ending, Exchange, Gone};
 use crate::sim::answer::{Answer, Payload};
@@ -98,9 +96,10 @@ impl Exchange<'_> {
             Payload::Stream { events, finish } => {
                 let count = events_before(extent, events.len(), *finish);
                 self.stream(events, count, pace).await?;
-                let half = events.get(count).filter(|_| fault == FaultKind::HalfEvent);
-                let half = half.map_or_else(Bytes::new, |event| event.slice(..event.len() / 2));
-                Ok(if half.is_empty() { () } else { self.write_some(&half).await? })
+                if let Some(next) = events.get(count).filter(|_| fault == FaultKind::HalfEvent) {
+                    self.write_some(&next[..next.len() / 2]).await?;
+                }
+                Ok(())
             }
             Payload::Whole(reply) => {
                 self.pause_until(pace.head()).await?;

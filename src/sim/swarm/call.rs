@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::expected::Expected;
@@ -24,6 +24,8 @@ pub(super) struct Ask {
     /// Whether a stream is to tell its usage.
     pub(super) usage: bool,
     pub(super) reasoning: bool,
+    /// It is for an embedding.
+    pub(super) embedding: bool,
     pub(super) priority: Option<Priority>,
     pub(super) body_bytes: usize,
 }
@@ -32,7 +34,8 @@ pub(super) struct Ask {
 #[derive(Debug)]
 pub(super) struct Client {
     authority: String,
-    path: String,
+    /// Of the base URL.
+    base: String,
     api_key: Option<String>,
     model: String,
     connection: Option<Connection>,
@@ -44,7 +47,7 @@ impl Client {
         let (authority, base) = rest.split_once('/').unwrap_or((rest, "v1"));
         Self {
             authority: authority.to_owned(),
-            path: format!("/{}/chat/completions", base.trim_end_matches('/')),
+            base: base.trim_end_matches('/').to_owned(),
             api_key: spec.api_key.as_ref().or(swarm.api_key.as_ref()).cloned(),
             model: swarm.model.clone(),
             connection: None,
@@ -66,8 +69,7 @@ impl Client {
         sample.head_ms = Some(ms(now() - begun));
         sample.queue_ms = head.headers.first("x-tidegate-queue-ms").and_then(|value| value.trim().parse().ok());
         sample.attempts = head.headers.first("x-tidegate-attempts").and_then(|value| value.trim().parse().ok());
-        let expected = Expected::of(&self.model, &ask.prompt, SYSTEM, ask.reasoning, ask.usage || !ask.stream);
-        let (outcome, end) = verify(&mut connection, &head, ask.stream, &expected).await;
+        let (outcome, end) = self.verify(&mut connection, &head, ask, sample).await;
         if end == End::Clean && head.keeps_alive() {
             self.connection = Some(connection);
         }
@@ -83,28 +85,43 @@ impl Client {
         TcpStream::connect(&self.authority).await.ok().map(Connection::new)
     }
 
-    fn request(&self, ask: &Ask) -> Vec<u8> {
-        let mut body = json!({
-            "model": self.model,
-            "messages": [
-                { "role": "system", "content": SYSTEM },
-                { "role": "user", "content": ask.prompt },
-            ],
-        });
-        if ask.stream {
-            body["stream"] = json!(true);
-            if ask.usage {
-                body["stream_options"] = json!({ "include_usage": true });
+    async fn verify(
+        &self,
+        connection: &mut Connection,
+        head: &ResponseHead,
+        ask: &Ask,
+        sample: &mut Sample,
+    ) -> (Outcome, End) {
+        let mut body = Body::new(head.framing);
+        let mut reader = StreamReader::default();
+        let mut whole = Vec::new();
+        let end = loop {
+            match connection.piece(&mut body).await {
+                Ok(Some(piece)) if ask.stream && head.status == 200 => reader.feed(&piece),
+                Ok(Some(piece)) => whole.extend_from_slice(&piece),
+                Ok(None) => break End::Clean,
+                Err(_) => break End::Broken,
             }
-        }
-        if ask.reasoning {
-            body["sim"] = json!({ "reasoning": true });
-        }
+        };
+        sample.came = reader.came();
+        let expected = || Expected::of(&self.model, &ask.prompt, SYSTEM, ask.reasoning, ask.usage || !ask.stream);
+        let outcome = match head.status {
+            200 if ask.embedding => Outcome::of_embedding(&whole, end, &self.model, &ask.prompt),
+            200 if ask.stream => reader.outcome(end, &expected()),
+            200 => Outcome::of_plain(&whole, end, &expected()),
+            status => Outcome::of_refusal(status, &whole),
+        };
+        (outcome, end)
+    }
+
+    fn request(&self, ask: &Ask) -> Vec<u8> {
+        let mut body = self.question(ask);
         if ask.body_bytes > 0 {
             body["padding"] = json!("x".repeat(ask.body_bytes));
         }
         let body = body.to_string();
-        let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n", self.path, self.authority);
+        let path = if ask.embedding { "embeddings" } else { "chat/completions" };
+        let mut head = format!("POST /{}/{path} HTTP/1.1\r\nhost: {}\r\n", self.base, self.authority);
         let mut line = |name: &str, value: &str| {
             // Writing to a String cannot fail.
             let _infallible = write!(head, "{name}: {value}\r\n");
@@ -121,6 +138,29 @@ impl Client {
         head.push_str(&body);
         head.into_bytes()
     }
+
+    fn question(&self, ask: &Ask) -> Value {
+        if ask.embedding {
+            return json!({ "model": self.model, "input": ask.prompt });
+        }
+        let mut body = json!({
+            "model": self.model,
+            "messages": [
+                { "role": "system", "content": SYSTEM },
+                { "role": "user", "content": ask.prompt },
+            ],
+        });
+        if ask.stream {
+            body["stream"] = json!(true);
+            if ask.usage {
+                body["stream_options"] = json!({ "include_usage": true });
+            }
+        }
+        if ask.reasoning {
+            body["sim"] = json!({ "reasoning": true });
+        }
+        body
+    }
 }
 
 /// Sends a request and reads the head of its answer, past the interim ones.
@@ -132,24 +172,4 @@ async fn exchange_heads(connection: &mut Connection, request: &[u8]) -> Result<O
             head => return Ok(head),
         }
     }
-}
-
-async fn verify(connection: &mut Connection, head: &ResponseHead, stream: bool, expected: &Expected) -> (Outcome, End) {
-    let mut body = Body::new(head.framing);
-    let mut reader = StreamReader::default();
-    let mut whole = Vec::new();
-    let end = loop {
-        match connection.piece(&mut body).await {
-            Ok(Some(piece)) if stream && head.status == 200 => reader.feed(&piece),
-            Ok(Some(piece)) => whole.extend_from_slice(&piece),
-            Ok(None) => break End::Clean,
-            Err(_) => break End::Broken,
-        }
-    };
-    let outcome = match (head.status, stream) {
-        (200, true) => reader.outcome(end, expected),
-        (200, false) => Outcome::of_plain(&whole, end, expected),
-        (status, _) => Outcome::of_refusal(status, &whole),
-    };
-    (outcome, end)
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use report::{GroupReport, Percentiles, Report, Sample};
+pub use report::{Came, GroupReport, Percentiles, Report, Sample};
 pub use verify::Outcome;
 
 use super::content;
@@ -66,6 +66,8 @@ pub struct WorkerSpec {
     pub include_usage: f64,
     /// The share of their calls that are to be reasoned about, 0 to 1.
     pub reasoning: f64,
+    /// The share of their calls that are for an embedding rather than a chat, 0 to 1. Those do not stream.
+    pub embeddings: f64,
     /// How many bytes of padding each request body carries.
     pub body_bytes: usize,
 }
@@ -83,6 +85,7 @@ impl WorkerSpec {
             think: None,
             include_usage: 0.0,
             reasoning: 0.0,
+            embeddings: 0.0,
             body_bytes: 0,
         }
     }
@@ -223,15 +226,19 @@ impl Worker {
         // Not the luck that decides pauses: those stay as they are, whatever is asked.
         let origin = content::fingerprint(&[&swarm.seed.to_string(), &spec.name, &format!("{}.{call}", self.number)]);
         let mut luck = fastrand::Rng::with_seed(origin);
+        let streams = match spec.stream {
+            Streaming::Always => true,
+            Streaming::Never => false,
+            Streaming::Half => (call + self.number as u64).is_multiple_of(2),
+        };
+        let (usage, reasoning) = (luck.f64() < spec.include_usage, luck.f64() < spec.reasoning);
+        let embedding = luck.f64() < spec.embeddings;
         let ask = Ask {
             prompt: format!("call {call} of worker {} of {}, swarm {}", self.number, spec.name, swarm.seed),
-            stream: match spec.stream {
-                Streaming::Always => true,
-                Streaming::Never => false,
-                Streaming::Half => (call + self.number as u64).is_multiple_of(2),
-            },
-            usage: luck.f64() < spec.include_usage,
-            reasoning: luck.f64() < spec.reasoning,
+            stream: streams && !embedding,
+            usage,
+            reasoning,
+            embedding,
             priority: spec.priority,
             body_bytes: spec.body_bytes,
         };

@@ -112,14 +112,38 @@ pub struct Sample {
     pub queue_ms: Option<f64>,
     /// What `x-tidegate-attempts` told.
     pub attempts: Option<u32>,
+    /// How much of a stream came.
+    pub came: Came,
     /// How it ended.
     pub outcome: Outcome,
 }
 
+/// How far a stream came, whether or not it was right. White space alone is no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Came {
+    /// No text of it.
+    #[default]
+    Nothing,
+    /// Some of what was thought before the answer, and none of the answer.
+    Reasoning,
+    /// Some of the answer.
+    Content,
+    /// Why it ended; what may be missing is the usage.
+    Finish,
+}
+
 impl Sample {
     pub(super) fn begun(started_seconds: f64, stream: bool) -> Self {
-        let outcome = Outcome::Unfinished;
-        Self { started_seconds, stream, head_ms: None, total_ms: 0.0, queue_ms: None, attempts: None, outcome }
+        Self {
+            started_seconds,
+            stream,
+            head_ms: None,
+            total_ms: 0.0,
+            queue_ms: None,
+            attempts: None,
+            came: Came::Nothing,
+            outcome: Outcome::Unfinished,
+        }
     }
 
     /// When its turn came, in seconds since the swarm started, if it is known to have come.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::expected::Expected;
+use super::report::Came;
 use super::verify::{End, Outcome, error_code};
 
 /// Reads a stream of chat completion chunks.
@@ -124,6 +125,16 @@ impl StreamReader {
         Some(())
     }
 
+    /// How far it came.
+    pub(super) fn came(&self) -> Came {
+        match (self.reasoning.trim().is_empty(), self.content.trim().is_empty()) {
+            _ if self.finished => Came::Finish,
+            (_, false) => Came::Content,
+            (false, true) => Came::Reasoning,
+            (true, true) => Came::Nothing,
+        }
+    }
+
     /// What the stream was, now that it ended.
     pub(super) fn outcome(self, end: End, expected: &Expected) -> Outcome {
         if self.garbled || !expected.begins_with(&self.reasoning, &self.content) {
@@ -138,7 +149,8 @@ impl StreamReader {
         if end == End::Broken {
             return Outcome::broken_transport();
         }
-        let whole = self.finished && self.done && expected.is(&self.reasoning, &self.content);
+        // Without `[DONE]` nothing is missing: that says that the stream is over, which its end says, too.
+        let whole = self.finished && expected.is(&self.reasoning, &self.content);
         if whole && self.usage.is_some() == expected.usage { Outcome::Ok } else { Outcome::FalselyComplete }
     }
 }
@@ -214,19 +226,35 @@ mod tests {
         let told = Outcome::Broken { code: "upstream_disconnected".to_owned() };
         for cut in 0..stream.len() {
             let part = stream[..cut].to_vec();
-            assert_eq!(outcome(&part, End::Clean, &expected), Outcome::FalselyComplete, "{cut}");
+            let complete = if cut + 1 == stream.len() { Outcome::Ok } else { Outcome::FalselyComplete };
+            assert_eq!(outcome(&part, End::Clean, &expected), complete, "{cut}");
             assert_eq!(outcome(&part, End::Broken, &expected), Outcome::broken_transport(), "{cut}");
             let broken = [part.clone(), vec![error.clone()]].concat();
             assert_eq!(outcome(&broken, End::Clean, &expected), told, "{cut}");
             let done = [broken.clone(), vec![json!("[DONE]")]].concat();
             assert_eq!(outcome(&done, End::Clean, &expected), told, "{cut}");
             let lost = [stream[..cut].to_vec(), stream[cut + 1..].to_vec()].concat();
-            assert_ne!(outcome(&lost, End::Clean, &expected), Outcome::Ok, "without event {cut}");
+            let is_whole = outcome(&lost, End::Clean, &expected) == Outcome::Ok;
+            assert_eq!(is_whole, cut + 1 == stream.len(), "without event {cut}");
             let twice = [stream[..=cut].to_vec(), stream[cut..].to_vec()].concat();
             assert_eq!(outcome(&twice, End::Clean, &expected), Outcome::Corrupt, "event {cut} twice");
             let late = [broken, stream[cut..].to_vec()].concat();
             assert!(cut + 1 == stream.len() || outcome(&late, End::Clean, &expected) == Outcome::Corrupt, "{cut}");
         }
+    }
+
+    #[test]
+    fn how_far_it_came_is_known_at_every_event() {
+        let expected = expected(false);
+        let (mut reader, mut seen) = (StreamReader::default(), vec![Came::Nothing]);
+        for event in right(&expected) {
+            reader.feed(written(&[event]).as_bytes());
+            seen.push(reader.came());
+        }
+        let thought = expected.reasoning.len();
+        let said = expected.content.len();
+        let runs = [(Came::Nothing, 2), (Came::Reasoning, thought), (Came::Content, said), (Came::Finish, 2)];
+        assert_eq!(seen, runs.map(|(came, count)| vec![came; count]).concat());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::expected::Expected;
+use crate::sim::content;
 
 /// How a call ended, as its client sees it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +89,24 @@ impl Outcome {
         }
     }
 
+    /// Judges the body of an answer to a request for the embedding of one input.
+    pub(super) fn of_embedding(body: &[u8], end: End, model: &str, input: &str) -> Self {
+        if end == End::Broken {
+            return Self::broken_transport();
+        }
+        let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::Corrupt };
+        let vector = body.pointer("/data/0/embedding").and_then(Value::as_array);
+        let numbers: Option<Vec<f64>> = vector.and_then(|numbers| numbers.iter().map(Value::as_f64).collect());
+        let right = numbers.is_some_and(|numbers| numbers == content::embedding(model, input, numbers.len()));
+        let tokens = body.pointer("/usage/total_tokens").and_then(Value::as_u64);
+        let is_all = vector.is_some_and(|numbers| !numbers.is_empty()) && tokens == Some(content::tokens(input).into());
+        match (right, is_all) {
+            (true, true) => Self::Ok,
+            (true, false) => Self::FalselyComplete,
+            (false, _) => Self::Corrupt,
+        }
+    }
+
     pub(super) fn broken_transport() -> Self {
         Self::Broken { code: "transport".to_owned() }
     }
@@ -127,6 +146,22 @@ mod tests {
         assert_eq!(judge(&thought, &said, 1, End::Clean), Outcome::Corrupt, "it used less");
         assert_eq!(judge(&thought, &said, 0, End::Broken), Outcome::broken_transport());
         assert_eq!(Outcome::of_plain(b"{", End::Clean, &expected), Outcome::Corrupt);
+    }
+
+    #[test]
+    fn embeddings_are_judged_number_by_number() {
+        let judge = |numbers: &[f64], tokens: u32, end| {
+            let data = serde_json::json!([{ "index": 0, "embedding": numbers }]);
+            let body = serde_json::json!({ "data": data, "usage": { "total_tokens": tokens } });
+            Outcome::of_embedding(body.to_string().as_bytes(), end, "m", "input")
+        };
+        let right = content::embedding("m", "input", 4);
+        let wrong = content::embedding("m", "other", 4);
+        assert_eq!(judge(&right, 2, End::Clean), Outcome::Ok);
+        assert_eq!(judge(&right, 3, End::Clean), Outcome::FalselyComplete);
+        assert_eq!(judge(&[], 2, End::Clean), Outcome::FalselyComplete);
+        assert_eq!(judge(&wrong, 2, End::Clean), Outcome::Corrupt);
+        assert_eq!(judge(&right, 2, End::Broken), Outcome::broken_transport());
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl Miss {
 }
 
 impl Happened {
+    /// Whether it was sent, and nobody knows whether the provider has done it: to send it again may be once too often.
+    pub(super) fn is_lost(self) -> bool {
+        matches!(self, Self::Stale | Self::Lost | Self::Cut)
+    }
+
     /// What it is called when nothing came of the call.
     pub(super) fn failure(self, attempts: u32, detail: String) -> Failure {
         match self {
@@ -222,6 +227,15 @@ impl Flight {
         if verdict != Verdict::Refused {
             signal::listen(head, &answered.permit);
         }
+        if verdict == Verdict::Elsewhere {
+            tracing::warn!(
+                upstream = &*target.name,
+                request_id = %self.call.id,
+                key = target.key_index(answered.permit.lane().key),
+                status = answered.head.status.as_u16(),
+                "the provider does not accept this key of ours (upstreams.api_keys, counted from 0)"
+            );
+        }
         let was_probe = answered.permit.is_probe();
         match health {
             Health::Failed | Health::Lost => drop(answered.permit.failed()),
@@ -268,7 +282,7 @@ impl Flight {
         if permit.is_within_limits() {
             target.metrics.refused_within_limits();
         }
-        let backoff = backoff::ceiling(&self.shared.retry(), self.attempts);
+        let backoff = backoff::ceiling(&self.shared.retry(), self.failures + 1);
         let reopens = permit.refused(&signal::of_refusal(&answered.head, body, backoff));
         tracing::warn!(
             upstream = &*target.name,

@@ -39,7 +39,7 @@ impl Flight {
 
     pub(super) fn count_retry(&self, miss: &Miss) {
         let metrics = &self.shared.metrics;
-        if matches!(miss.happened, Happened::Lost | Happened::Cut) {
+        if miss.happened.is_lost() {
             metrics.duplicate_sent();
         }
         metrics.retry(match miss.happened {

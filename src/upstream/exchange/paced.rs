@@ -29,10 +29,15 @@ impl Flight {
             }
             _ => {}
         }
-        if miss.was_probe {
-            self.attempts -= 1; // it was made for everybody
+        self.failures += 1;
+        // It was made for everybody. But what was lost may have been done all the same, and that is bounded.
+        if miss.was_probe && !miss.happened.is_lost() {
+            self.attempts -= 1;
         }
         if self.attempts >= self.shared.retry().attempts_max.get() {
+            return Next::GiveUp;
+        }
+        if miss.verdict == Verdict::Elsewhere && !self.place.key_is_unknown(lane) {
             return Next::GiveUp;
         }
         self.place.failed(lane, miss.blame());
@@ -40,17 +45,14 @@ impl Flight {
         if let Some(permit) = self.place.elsewhere() {
             return Next::At(permit);
         }
-        if miss.verdict == Verdict::Elsewhere {
-            return Next::GiveUp;
-        }
         self.pause_after(miss).map_or(Next::GiveUp, Next::After)
     }
 
     /// How long to back off; `None`: there is no time for another attempt.
     fn pause_after(&self, miss: &Miss) -> Option<Duration> {
         let left = self.place.deadline().saturating_duration_since(time::now());
-        if miss.waits_in_line {
-            // Pacing cures it: it waits in line until its lane opens, at its place, and draws on no budget.
+        if miss.waits_in_line || miss.verdict == Verdict::Elsewhere {
+            // Another key, or pacing, cures it: it waits in line at its place, and draws on no budget.
             return (!left.is_zero()).then_some(Duration::ZERO);
         }
         self.back_off(miss.retry_after.filter(|after| !after.is_zero()), left)
@@ -59,7 +61,7 @@ impl Flight {
     /// A pause before something is sent again, by a call that can wait for `left`: backoff, and what the budget adds.
     pub(in crate::upstream) fn back_off(&self, retry_after: Option<Duration>, left: Duration) -> Option<Duration> {
         let retry = self.shared.retry();
-        let pause = backoff::delay(&retry, self.attempts.max(1), retry_after, left)?;
+        let pause = backoff::delay(&retry, self.failures.max(1), retry_after, left)?;
         // Nobody fails for the budget's sake: what it adds ends before the deadline.
         let most = retry.cap.min((left - pause) / 2);
         let held_back = self.shared.budget.withdraw(time::now(), pause, most);

@@ -1,7 +1,7 @@
 //! What is made of what was seen.
 
 use tidegate::sim::Limits;
-use tidegate::sim::swarm::{Outcome, Percentiles, Sample};
+use tidegate::sim::swarm::{Came, Outcome, Percentiles, Sample};
 use tidegate::time::Duration;
 
 use super::stage::Evidence;
@@ -9,6 +9,7 @@ use super::story::Story;
 
 /// A slot of ours cools so long after its exchange has ended, and the glances at the provider's slots are not exact.
 const SLOT_RETURNS: f64 = 0.060;
+const TIMED_OUT: &str = "upstream_timeout";
 
 impl Evidence {
     /// Most requests in any window, and what was allowed then, of the window that came closest to its limit; counted by
@@ -85,31 +86,64 @@ impl Evidence {
         sum
     }
 
-    /// What went wrong for clients, of all that could go wrong; a stream that broke after its first event could not be
-    /// helped, as long as it is seen to be broken.
+    /// What went wrong for clients, of all that could go wrong. A stream that broke after its first event could not be
+    /// helped, as long as it is seen to be broken; nor could who got no byte in time, since the provider may still be at it.
     pub(super) fn errors(&self) -> Vec<&Sample> {
-        let samples = self.stayed.groups.iter().flat_map(|group| &group.samples);
-        samples
-            .filter(|sample| !matches!(sample.outcome, Outcome::Ok | Outcome::Unfinished) && !is_broken(sample))
-            .collect()
+        let is_fine = |sample: &&Sample| matches!(sample.outcome, Outcome::Ok | Outcome::Unfinished);
+        self.samples().filter(|sample| !is_fine(sample) && !is_broken(sample) && !has_timed_out(sample)).collect()
     }
 
     /// How many streams broke after their first event.
     pub(super) fn broken(&self) -> u64 {
-        let samples = self.stayed.groups.iter().flat_map(|group| &group.samples);
-        u64::try_from(samples.filter(|sample| is_broken(sample)).count()).unwrap()
+        self.count(is_broken)
+    }
+
+    /// How many of them had come so far, and no further.
+    pub(super) fn broken_in(&self, came: Came) -> u64 {
+        self.count(|sample| is_broken(sample) && sample.came == came)
+    }
+
+    /// How many calls got no byte of an answer in time.
+    pub(super) fn timed_out(&self) -> u64 {
+        self.count(has_timed_out)
     }
 
     /// How many streams and plain answers the provider cut in the middle.
     pub(super) fn cut(&self) -> u64 {
-        ["reset_mid_stream", "eof_mid_stream", "stall_mid_stream", "half_event", "reset_late"]
-            .iter()
-            .filter_map(|kind| self.stats.faults.get(*kind))
-            .sum()
+        let kinds = ["reset_mid_stream", "eof_mid_stream", "stall_mid_stream", "half_event", "reset_late"];
+        kinds.into_iter().map(|kind| self.faults(kind)).sum()
+    }
+
+    /// How many requests the provider never began to answer.
+    pub(super) fn stalled(&self, story: &Story) -> u64 {
+        let hung = if story.hangs() { self.stats.requests_while_down } else { 0 };
+        self.faults("stall") + hung
+    }
+
+    fn faults(&self, kind: &str) -> u64 {
+        self.stats.faults.get(kind).copied().unwrap_or_default()
+    }
+
+    fn count(&self, is_it: impl Fn(&Sample) -> bool) -> u64 {
+        u64::try_from(self.samples().filter(|sample| is_it(sample)).count()).unwrap()
+    }
+
+    fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.stayed.groups.iter().flat_map(|group| &group.samples)
     }
 }
 
-/// Whether a stream broke, in words that clients understand.
+/// Whether a stream broke, in words that clients understand: it was lost, or it fell silent after its beginning.
 fn is_broken(sample: &Sample) -> bool {
-    sample.stream && sample.outcome == Outcome::Broken { code: "upstream_disconnected".to_owned() }
+    let Outcome::Broken { code } = &sample.outcome else { return false };
+    sample.stream && (code == "upstream_disconnected" || code == TIMED_OUT && sample.came != Came::Nothing)
+}
+
+/// Whether no byte of an answer came in time: as a status, or as an event where the client was kept company before.
+fn has_timed_out(sample: &Sample) -> bool {
+    match &sample.outcome {
+        Outcome::Refused { status, code } => (*status, code.as_str()) == (504, TIMED_OUT),
+        Outcome::Broken { code } => code == TIMED_OUT && sample.came == Came::Nothing,
+        _ => false,
+    }
 }

@@ -1,17 +1,15 @@
 //! The stage: the provider, the whole proxy before it, and clients that verify every byte.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tempfile::TempDir;
-use tidegate::app::{App, Past, Ports, Source};
-use tidegate::config::Overrides;
 use tidegate::sim::swarm::{Report, Swarm, Until};
 use tidegate::sim::{Limits, Running, Sim, Stats};
 use tidegate::time::{Duration, Tasks, now};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::figures::{Figures, Page};
+use super::house::House;
 use super::story::{Story, Turn, read_faults};
 
 /// How often somebody looks whether the provider's slots are all taken, and how many tokens are.
@@ -34,6 +32,12 @@ pub(super) struct Evidence {
     pub(super) stayed: Report,
     /// Of those that hang up.
     pub(super) left: Vec<Report>,
+    /// From when to when the provider was down.
+    pub(super) down: Vec<(f64, f64)>,
+    /// What the proxy told of itself when all was over,
+    pub(super) metrics: Page,
+    /// and what it needed all the time, if it was a process.
+    pub(super) figures: Vec<Figures>,
 }
 
 /// Plays a story to its end.
@@ -45,7 +49,7 @@ pub(super) async fn play(story: &Story) -> Evidence {
         grace: Duration::ZERO,
         request_timeout,
         seed,
-        ..Swarm::new(&stage.base_url, workers, Until::At(end))
+        ..Swarm::new(stage.house.base_url(), workers, Until::At(end))
     };
     let stayers = story.workers.iter().filter(|workers| workers.patience.is_none()).map(|workers| workers.spec());
     let staying = swarm(story.lasts, story.seed, stayers.collect()).start();
@@ -53,16 +57,17 @@ pub(super) async fn play(story: &Story) -> Evidence {
         workers.patience.map(|patience| swarm(patience, story.seed + number, vec![workers.spec()]).start())
     });
     let leaving: Vec<_> = leavers.collect();
-    let allowed = stage.take_turns(&story.turns, story).await;
+    let (allowed, down) = stage.take_turns(&story.turns, story).await;
     let stayed = staying.finish().await;
     let mut left = Vec::new();
     for leaving in leaving {
         left.push(leaving.finish().await);
     }
+    let figures = stage.house.figures();
     let Seen { in_full, tokens } = std::mem::take(&mut *stage.seen.lock());
     stage.empties(story.provider.disconnect_lag).await;
-    let (stats, arrivals) = (stage.sim.stats(), stage.sim.arrivals());
-    Evidence { began, stats, arrivals, allowed, in_full, tokens, stayed, left }
+    let (stats, arrivals, metrics) = (stage.sim.stats(), stage.sim.arrivals(), stage.house.metrics().await);
+    Evidence { began, stats, arrivals, allowed, in_full, tokens, stayed, left, down, metrics, figures }
 }
 
 /// What only glances tell.
@@ -74,48 +79,32 @@ struct Seen {
 
 struct Stage {
     sim: Arc<Running>,
-    app: App,
-    base_url: String,
-    config: PathBuf,
+    house: House,
     seen: Arc<Mutex<Seen>>,
-    running: [JoinHandle<()>; 2],
-    _folder: TempDir,
+    _watching: AbortOnDropHandle<()>,
 }
 
 impl Stage {
     async fn set(story: &Story) -> Self {
         let sim = Arc::new(Sim::start(story.provider_settings()).await.expect("a free port"));
-        let folder = tempfile::tempdir().expect("a folder");
-        let config = folder.path().join("tidegate.toml");
-        std::fs::write(&config, story.config(&sim.base_url(), None)).expect("writable");
-        let source = Source { file: Some(config.clone()), overrides: Overrides::default() };
-        let settings = source.read().unwrap_or_else(|error| panic!("{error:?}"));
-        assert_eq!(settings.not_yet(), [], "a story about what is built");
-        let ports = Ports::bind(&settings).expect("free ports");
-        let base_url = format!("http://{}/v1", ports.clients().expect("bound"));
-        let app = App::new(settings, source, None, Past::none()).expect("it starts");
-        let (tasks, seen) = (Tasks::default(), Arc::default());
-        let serving = app.clone();
-        let running = [
-            tasks.spawn(async move { serving.run(ports).await.expect("it serves") }),
-            tasks.spawn(watch(Arc::clone(&sim), Arc::clone(&seen))),
-        ];
-        Self { sim, app, base_url, config, seen, running, _folder: folder }
+        let house = House::open(story, &sim.base_url()).await;
+        let seen = Arc::default();
+        let watching = Tasks::default().spawn(watch(Arc::clone(&sim), Arc::clone(&seen)));
+        Self { sim, house, seen, _watching: AbortOnDropHandle::new(watching) }
     }
 
     fn clock(&self) -> f64 {
         self.sim.stats().uptime_seconds
     }
 
-    /// Takes each turn when it is due, and tells what the provider allowed from when on.
-    async fn take_turns(&self, turns: &[Turn], story: &Story) -> Vec<(f64, Limits)> {
+    /// Takes each turn when it is due, and tells what the provider allowed from when on, and when it was down.
+    async fn take_turns(&self, turns: &[Turn], story: &Story) -> (Vec<(f64, Limits)>, Vec<(f64, f64)>) {
         let begun = now();
-        let mut allowed = vec![(0.0, story.provider.allows.limits())];
+        let (mut allowed, mut downs) = (vec![(0.0, story.provider.allows.limits())], Vec::new());
         for turn in turns {
             tokio::time::sleep_until(begun + turn.at).await;
             if let Some(limits) = &turn.limits {
-                std::fs::write(&self.config, story.config(&self.sim.base_url(), Some(limits))).expect("writable");
-                self.app.reload().unwrap_or_else(|error| panic!("{error:?}"));
+                self.house.change_limits(story, limits);
             }
             if let Some(allows) = turn.allows {
                 self.sim.set_limits(allows.limits());
@@ -126,9 +115,10 @@ impl Stage {
             }
             if let Some(down) = &turn.down {
                 self.sim.go_down(down.outage(), down.lasts);
+                downs.push((self.clock(), self.clock() + down.lasts.as_secs_f64()));
             }
         }
-        allowed
+        (allowed, downs)
     }
 
     /// When the clients have gone, so have their exchanges: within a second, and the time the provider takes to notice.
@@ -138,12 +128,6 @@ impl Stage {
             assert!(now() < due, "exchanges outlive their clients");
             tokio::time::sleep(GLANCE).await;
         }
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.running.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -21,8 +21,12 @@ pub(super) struct Story {
     pub(super) lasts: Duration,
     /// Decides the luck of all who take part.
     pub(super) seed: u64,
+    /// The proxy is the real process, and is looked at while it lasts; else it runs in that of the tests.
+    #[serde(default)]
+    pub(super) process: bool,
     pub(super) provider: Provider,
     /// Our settings; `upstreams.base_url` is the provider's.
+    #[serde(default)]
     pub(super) tidegate: toml::Table,
     pub(super) workers: Vec<Workers>,
     /// What changes while it lasts.
@@ -43,7 +47,7 @@ pub(super) struct Provider {
     /// and up to this share of it more or less.
     spread: f64,
     #[serde(deserialize_with = "duration")]
-    arrival_jitter: Duration,
+    pub(super) arrival_jitter: Duration,
     #[serde(default, deserialize_with = "duration")]
     pub(super) disconnect_lag: Duration,
     #[serde(default)]
@@ -82,9 +86,15 @@ pub(super) struct Workers {
     /// The share of their calls that are to be reasoned about.
     #[serde(default)]
     reasoning: f64,
-    /// They do not stream; else every other call does.
+    /// The share of their calls that are for an embedding, which does not stream.
+    #[serde(default)]
+    embeddings: f64,
+    /// They do not stream,
     #[serde(default)]
     plain: bool,
+    /// or always do; else every other call does.
+    #[serde(default)]
+    streaming: bool,
     /// The shortest and the longest pause between two calls.
     think: Option<(String, String)>,
     /// They hang up after so long, wherever their call is then.
@@ -155,6 +165,29 @@ pub(super) struct Expect {
     /// Requests the provider may have refused: none, unless it is stricter than we are told.
     #[serde(default)]
     pub(super) refused_max: u64,
+    /// The least share of the streams that broke in the middle which go on and end whole, of those that can be continued.
+    /// Without it they are told that they broke, and none goes on.
+    pub(super) continued_min: Option<f64>,
+    /// What the process needs stays as it is.
+    #[serde(default)]
+    pub(super) flat: bool,
+    /// What is expected of an outage.
+    pub(super) outage: Option<ExpectOfOutage>,
+}
+
+/// What has to come of an outage.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExpectOfOutage {
+    /// The most requests and connections that come while it lasts.
+    pub(super) came_max: u64,
+    /// The most requests that come in any pacing interval once it is over.
+    pub(super) crowd_max: Option<usize>,
+    /// The largest share of the first window's requests after it that comes in a twentieth of it.
+    pub(super) gathered_max: Option<f64>,
+    /// Nobody comes back as a herd.
+    #[serde(default)]
+    pub(super) herd: bool,
 }
 
 impl Story {
@@ -162,6 +195,17 @@ impl Story {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios").join(name).with_extension("toml");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Our settings as they are read.
+    pub(super) fn settings(&self) -> tidegate::config::Settings {
+        let file = self.config("http://provider", Path::new("."), None);
+        tidegate::config::Settings::parse(&file, &|_| None).expect("a configuration")
+    }
+
+    /// Whether the provider falls silent for a while, for everybody.
+    pub(super) fn hangs(&self) -> bool {
+        self.turns.iter().filter_map(|turn| turn.down.as_ref()).any(|down| down.outage() == Outage::Hang)
     }
 
     pub(super) fn provider_settings(&self) -> Settings {
@@ -191,8 +235,9 @@ impl Story {
         }
     }
 
-    /// Our settings as a file, with the limits of the last turn that changed them.
-    pub(super) fn config(&self, base_url: &str, limits: Option<&toml::Table>) -> String {
+    /// Our settings as a file, for a proxy that is at home in this folder, with the limits of the last turn that changed
+    /// them.
+    pub(super) fn config(&self, base_url: &str, home: &Path, limits: Option<&toml::Table>) -> String {
         let mut file = self.tidegate.clone();
         let mut upstream = file.remove("upstreams").and_then(|value| value.as_table().cloned()).unwrap_or_default();
         upstream.insert("base_url".to_owned(), base_url.into());
@@ -200,14 +245,25 @@ impl Story {
             upstream.insert("limits".to_owned(), limits.clone().into());
         }
         file.insert("upstreams".to_owned(), vec![upstream].into());
-        let ports = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0")];
-        let ports: toml::Table = ports.map(|(name, address)| (name.to_owned(), address.into())).into_iter().collect();
-        file.insert("server".to_owned(), ports.into());
+        let state = home.join("state");
+        let state = state.to_str().expect("a path in UTF-8");
+        let server = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0"), ("state_dir", state)];
+        file.insert("server".to_owned(), table(server).into());
+        file.insert(
+            "telemetry".to_owned(),
+            table([("format", "json"), ("log", "warn,tidegate::commands=info")]).into(),
+        );
         toml::to_string(&file).expect("a table")
     }
 }
 
 impl Provider {
+    /// How long an exchange takes where all take as long.
+    pub(super) fn latency(&self) -> Duration {
+        assert!(self.spread == 0.0, "a story in which that is known");
+        self.mean
+    }
+
     /// The longest an exchange takes.
     pub(super) fn longest(&self) -> Duration {
         self.mean.mul_f64(1.0 + self.spread) + self.arrival_jitter
@@ -227,13 +283,22 @@ impl Workers {
         WorkerSpec {
             api_key: self.key.clone(),
             priority: Some(Priority::parse(&self.priority).expect("a class")),
-            stream: if self.plain { Streaming::Never } else { Streaming::Half },
+            stream: match (self.plain, self.streaming) {
+                (true, _) => Streaming::Never,
+                (false, true) => Streaming::Always,
+                (false, false) => Streaming::Half,
+            },
             include_usage: self.include_usage,
             reasoning: self.reasoning,
+            embeddings: self.embeddings,
             think: self.think.as_ref().map(|(least, most)| (read(least), read(most))),
             ..WorkerSpec::new(&self.name, self.count)
         }
     }
+}
+
+fn table<const N: usize>(entries: [(&str, &str); N]) -> toml::Table {
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 pub(super) fn read_faults(faults: &BTreeMap<String, f64>) -> Vec<Fault> {

@@ -1,8 +1,8 @@
 //! Each fault is what it is called, breaks where it is told to, and comes as often as asked.
 
-use serde_json::{Value, json};
-use tidegate::sim::{Fault, FaultKind, Settings};
-use tokio::io::AsyncReadExt;
+use serde_json::json;
+use tidegate::sim::{Fault, FaultKind, Running, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::{MODELS, Raw, chat, eventually, is_whole, ms, sim};
@@ -36,7 +36,10 @@ async fn sees_fault(client: &mut Raw, kind: FaultKind, stream: bool) {
         return;
     }
     let (seen, reset) = match kind {
-        FaultKind::StallMidStream => (client.until_silence().await, false),
+        FaultKind::StallMidStream => {
+            let enough = |seen: &str| seen.matches("data: {").count() >= 3 || (!stream && seen.contains("\r\n\r\n{"));
+            (client.until_silence(enough).await, false)
+        }
         _ => client.until_the_end().await,
     };
     assert_eq!(reset, kind.as_str().starts_with("reset"), "{kind}");
@@ -125,50 +128,40 @@ async fn faults_come_at_their_rate() {
     assert_eq!(client.asks(MODELS).await.expect("answered"), 200);
 }
 
-/// A handshake that wishes for a fault after two frames, and the frames that came before the end, of which it asks four.
-async fn frames(sim: &tidegate::sim::Running, fault: &str) -> (usize, usize, bool) {
-    const HELLO: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
+/// A WebSocket that is to break after two messages: what came of so many that were sent, and whether it was reset; nothing
+/// where it stays open.
+async fn conversation(sim: &Running, fault: &str, messages: usize) -> (usize, Option<bool>) {
+    const MESSAGE: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
     let mut client = Raw::to(sim).await;
-    let handshake =
-        "GET /v1/realtime HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: a\r\n";
-    client.send(&format!("{handshake}x-sim-fault: {fault}\r\nx-sim-fault-after: 2\r\n\r\n")).await;
+    client.send(&format!("{HANDSHAKE}x-sim-fault: {fault}\r\nx-sim-fault-after: 2\r\n\r\n")).await;
     client.until_head().await;
-    let mut frames = Vec::new();
-    for _ in 0..4 {
-        // Where it is over, nothing more can be sent.
-        if tokio::io::AsyncWriteExt::write_all(&mut client.0, &HELLO).await.is_err() {
-            break;
-        }
-        let mut echoed = [0; 4];
-        let end = timeout(ms(300), client.0.read(&mut echoed)).await;
-        match end {
-            Ok(Ok(1..)) => frames.push(echoed),
-            Ok(Ok(_)) => return (frames.len(), 0, false),
-            Ok(Err(_)) => return (frames.len(), 0, true),
-            Err(_) => return (frames.len(), 1, false),
-        }
+    for _ in 0..messages {
+        client.0.write_all(&MESSAGE).await.expect("it listens");
     }
-    (frames.len(), 2, false)
+    if fault == "stall_mid_stream" {
+        return (client.until_silence(|seen| seen.chars().count() == 8).await.chars().count(), None);
+    }
+    let (seen, reset) = client.until_the_end().await;
+    (seen.chars().count(), Some(reset))
 }
 
+const HANDSHAKE: &str = "GET /v1/realtime HTTP/1.1\r\nupgrade: websocket\r\nsec-websocket-key: a\r\n";
+
 #[tokio::test]
-async fn websocket_breaks_after_some_frames_without_a_close() {
+async fn websocket_breaks_after_some_messages_without_a_close() {
     let sim = sim(Settings::default()).await;
-    for (fault, seen) in [
-        ("reset_before_first_event", (0, 0, true)),
-        ("eof_before_first_event", (0, 0, false)),
-        ("reset_mid_stream", (2, 0, true)),
-        ("eof_mid_stream", (2, 0, false)),
-        ("stall_mid_stream", (2, 1, false)),
-        ("half_event", (3, 0, false)),
+    for (fault, messages, seen) in [
+        ("reset_before_first_event", 0, (0, Some(true))),
+        ("eof_before_first_event", 0, (0, Some(false))),
+        ("reset_mid_stream", 2, (8, Some(true))),
+        ("eof_mid_stream", 2, (8, Some(false))),
+        ("stall_mid_stream", 3, (8, None)),
+        ("half_event", 3, (10, Some(false))),
     ] {
-        assert_eq!(frames(&sim, fault).await, seen, "{fault}");
+        assert_eq!(conversation(&sim, fault, messages).await, seen, "{fault}");
     }
-    let mut client = Raw::to(&sim).await;
-    let handshake = "GET /v1/realtime HTTP/1.1\r\nupgrade: websocket\r\nsec-websocket-key: a\r\n";
-    assert!(client.asks(&format!("{handshake}x-sim-fault: reset_before_head\r\n\r\n")).await.is_err());
-    let refused = Raw::to(&sim).await.asks(&format!("{handshake}x-sim-fault: status_529\r\n\r\n")).await;
+    assert!(Raw::to(&sim).await.asks(&format!("{HANDSHAKE}x-sim-fault: reset_before_head\r\n\r\n")).await.is_err());
+    let refused = Raw::to(&sim).await.asks(&format!("{HANDSHAKE}x-sim-fault: status_529\r\n\r\n")).await;
     assert_eq!(refused.expect("an answer"), 529);
-    let names: Vec<Value> = sim.stats().faults.keys().map(|name| json!(name)).collect();
-    assert_eq!(names.len(), 8, "{names:?}");
+    assert_eq!(sim.stats().faults.len(), 8, "{:?}", sim.stats().faults);
 }

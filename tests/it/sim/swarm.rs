@@ -24,6 +24,19 @@ async fn swarm_finds_a_faultless_provider_faultless() {
 }
 
 #[tokio::test]
+async fn swarm_asks_for_embeddings_and_knows_a_cut_one() {
+    let sim = sim(Settings::default()).await;
+    let asking = WorkerSpec { embeddings: 0.5, ..WorkerSpec::new("w", 4) };
+    let run = || Swarm::new(&sim.base_url(), vec![asking.clone()], Until::Calls(25)).run();
+    let report = run().await;
+    assert_eq!((report.ok(), report.failures()), (100, 0), "{:?}", report.groups[0].outcomes);
+    let embeddings = sim.stats().paths["/v1/embeddings"];
+    assert!((30..70).contains(&embeddings), "{embeddings}");
+    sim.set_faults(vec![Fault { kind: FaultKind::EofMidStream, rate: 1.0 }]);
+    assert_eq!((run().await.broken(), sim.stats().paths["/v1/embeddings"]), (100, 2 * embeddings));
+}
+
+#[tokio::test]
 async fn groups_of_a_swarm_bear_keys_of_their_own() {
     let limits = Limits { requests: Some(1), ..Limits::default() };
     let sim = sim(Settings { limits, per_key: true, ..Settings::default() }).await;

@@ -1,0 +1,107 @@
+//! Where a call goes after it has failed somewhere: with another key, at another upstream.
+
+use std::sync::Arc;
+
+use super::place::Demand;
+use super::state::State;
+use super::{Permit, Shared};
+use crate::ids::{KeyId, LaneId};
+use crate::limits::Ask;
+use crate::time::{Duration, Instant};
+
+/// So often a key that the provider does not know is tried again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+
+/// What an attempt failed of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The upstream: its other keys would not help.
+    Upstream,
+    /// Only the key that the attempt went with.
+    Key,
+}
+
+/// Which lanes will do for a call, of those that serve its model.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Only those of these upstreams.
+    pub(super) only: Option<Vec<Arc<str>>>,
+    /// None of these.
+    pub(super) not: Vec<LaneId>,
+}
+
+impl Choice {
+    pub(super) fn has_upstream(&self, upstream: &Arc<str>) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(upstream))
+    }
+
+    /// Whether a lane will do, on which so many keys take turns.
+    pub(super) fn has_lane(&self, lane: &LaneId, keys: usize) -> bool {
+        match lane.key {
+            KeyId::ALL => self.not.iter().filter(|not| not.upstream == lane.upstream).count() < keys,
+            _ => !self.not.contains(lane),
+        }
+    }
+}
+
+/// The lanes on which a call has failed.
+#[derive(Debug, Default)]
+pub(super) struct Avoids(Vec<(LaneId, Blame)>);
+
+impl Avoids {
+    pub(super) fn add(&mut self, lane: &LaneId, blame: Blame) {
+        match self.0.iter_mut().find(|(known, _)| known == lane) {
+            Some((_, known)) if blame == Blame::Upstream => *known = blame,
+            Some(_) => {}
+            None => self.0.push((lane.clone(), blame)),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a call has failed on a lane. One that all keys share is the lane of each.
+    pub(super) fn has(&self, lane: &LaneId) -> bool {
+        self.0.iter().any(|(failed, blame)| {
+            let is_key = failed.key == lane.key || lane.key == KeyId::ALL;
+            failed.upstream == lane.upstream && (*blame == Blame::Upstream || is_key)
+        })
+    }
+}
+
+impl State {
+    /// A permit at once where the call has not failed, if nobody waits for it.
+    pub(super) fn elsewhere(
+        &mut self,
+        shared: &Arc<Shared>,
+        now: Instant,
+        demand: &Demand,
+        avoids: &Avoids,
+    ) -> Option<Permit> {
+        if self.closed || demand.exempt {
+            return None;
+        }
+        let mut lanes = self.ways.serving(&mut self.lanes, now, demand.wanted()).ok()?;
+        lanes.retain(|lane| self.lanes.get(*lane).is_some_and(|lane| !avoids.has(&lane.id)));
+        let client = self.clients.key_of(&demand.client);
+        let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
+        self.take_if_idle(shared, now, &lanes, client, ask)
+    }
+
+    /// The provider does not know the key of a lane. Says whether another one serves the call; then nobody goes by this one
+    /// for a while, but for who has it alone.
+    pub(super) fn set_aside(&mut self, now: Instant, demand: &Demand, lane: &LaneId) -> bool {
+        let others = self.ways.serving(&mut self.lanes, now, demand.wanted()).unwrap_or_default();
+        let is_known = |lane: &usize| {
+            self.lanes.get(*lane).is_some_and(|lane| lane.unknown_until.is_none_or(|until| until <= now))
+        };
+        let has_others = others.iter().any(is_known);
+        let unknown = self.lanes.iter_mut().map(|(_, known)| known).find(|known| known.id == *lane);
+        if let Some(unknown) = unknown.filter(|_| has_others) {
+            unknown.unknown_until = Some(now + UNKNOWN_FOR);
+            unknown.allowance.close_until(now + UNKNOWN_FOR);
+        }
+        has_others
+    }
+}
