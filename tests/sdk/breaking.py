@@ -173,9 +173,11 @@ class Http1:
             return False
         closes = reply.cut is not None and reply.cut.how == "close"
         framing = "connection: close" if closes else "transfer-encoding: chunked"
-        self._writer.write(f"HTTP/1.1 {reply.status} Said\r\ncontent-type: {reply.kind}\r\n{framing}\r\n\r\n".encode())
+        head = f"HTTP/1.1 {reply.status} Said\r\ncontent-type: {reply.kind}\r\n{framing}\r\n\r\n".encode()
         body = reply.body
-        self._writer.write(body if closes else b"%x\r\n%s\r\n" % (len(body), body) if body else b"")
+        chunks = body if closes or not body else b"%x\r\n%s\r\n" % (len(body), body)
+        # In one piece: a second one may still wait to be sent when the connection is reset, and be lost with it.
+        self._writer.write(head + chunks)
         match reply.cut.how if reply.cut else "end":
             case "end":
                 self._writer.write(b"0\r\n\r\n")
