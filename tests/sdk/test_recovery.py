@@ -6,10 +6,10 @@ import urllib.request
 
 import openai
 import pytest
-from breaking import TEXT, tokens
 from broken import HOWS, MESSAGES, ROUTES, Break, client, settings
 from processes import Gate
 from test_readme import README
+from saying import TEXT, tokens
 
 
 @pytest.fixture
