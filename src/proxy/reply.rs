@@ -96,19 +96,19 @@ fn reply_to_failure(failure: &Failure, asker: &Asker) -> Reply {
         Failure::Disconnected { attempts, detail } => upstream(
             StatusCode::BAD_GATEWAY,
             "upstream_disconnected",
-            format!("the upstream broke the connection, {attempts} attempts: {detail}"),
+            format!("the upstream broke the connection, {}: {detail}", tried(*attempts)),
         )
         .retry_after(SOON),
         Failure::TimedOut { attempts } => upstream(
             StatusCode::GATEWAY_TIMEOUT,
             "upstream_timeout",
-            format!("the upstream did not begin to answer within upstreams.first_byte_timeout, {attempts} attempts"),
+            format!("the upstream did not begin to answer within upstreams.first_byte_timeout, {}", tried(*attempts)),
         )
         .retry_after(SOON),
         Failure::Unavailable { attempts, detail } => upstream(
             StatusCode::SERVICE_UNAVAILABLE,
             "upstream_unavailable",
-            format!("the upstream could not be reached, {attempts} attempts: {detail}"),
+            format!("the upstream could not be reached, {}: {detail}", tried(*attempts)),
         )
         .retry_after(SOON),
         Failure::ClientLeft => {
@@ -121,6 +121,10 @@ fn reply_to_failure(failure: &Failure, asker: &Asker) -> Reply {
             "a defect of tidegate; its log has more".to_owned(),
         ),
     }
+}
+
+fn tried(attempts: u32) -> String {
+    if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") }
 }
 
 fn reply_to_refusal(refusal: &Refusal, asker: &Asker) -> Reply {

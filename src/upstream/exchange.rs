@@ -42,6 +42,8 @@ pub(super) struct Flight {
     pub(super) lane: Option<LaneId>,
     /// A pooled connection was dead, or died: no more of those.
     stale: bool,
+    /// Some of its answer was passed on already.
+    pub(super) is_passed_on: bool,
     /// The provider's own last answer to an attempt that failed.
     last_answer: Option<(Head, Bytes)>,
 }
@@ -73,7 +75,18 @@ enum Told {
 
 impl Flight {
     pub(super) fn new(shared: Arc<Shared>, call: Call, place: Place, trace: Trace) -> Self {
-        Self { shared, call, place, trace, attempts: 0, failures: 0, lane: None, stale: false, last_answer: None }
+        Self {
+            shared,
+            call,
+            place,
+            trace,
+            attempts: 0,
+            failures: 0,
+            lane: None,
+            stale: false,
+            is_passed_on: false,
+            last_answer: None,
+        }
     }
 
     /// Starts the flight and waits for the head of its answer. Dropping the future, or later the answer, cancels it: its
@@ -195,7 +208,7 @@ impl Flight {
 
     /// The provider's own last answer where there is one, else what it was that failed.
     fn give_up(&mut self, missed: Option<Miss>, refusal: Option<Refusal>) -> Result<(Landed, Arc<Target>), Failure> {
-        let (attempts, target) = (self.attempts, missed.as_ref().map(|miss| Arc::clone(&miss.target)));
+        let (attempts, target) = (self.trace.facts().attempts, missed.as_ref().map(|miss| Arc::clone(&miss.target)));
         if self.attempts > 1 {
             self.note_not_recovered();
         }

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::exchange::{Flight, relay};
 use super::hold::Landed;
@@ -38,6 +39,8 @@ pub(super) struct Record {
     splice: Option<Splice>,
     memory: Held,
     counted: usize,
+    /// The last of it was a part of an event too long to be held, and more of that is to come.
+    is_mid_event: bool,
 }
 
 impl Record {
@@ -57,6 +60,7 @@ impl Record {
             splice: None,
             memory: flight.shared.memory.share(MemoryKind::Flights),
             counted: 0,
+            is_mid_event: false,
         })
     }
 
@@ -70,6 +74,7 @@ impl Record {
 
     /// Takes note of a frame that is passed on.
     pub(super) fn note(&mut self, frame: &Frame) {
+        self.is_mid_event = matches!(frame, Frame::Part { last: false, .. });
         let Some(partial) = &mut self.partial else { return };
         partial.observe(frame);
         let more = partial.bytes().saturating_sub(self.counted);
@@ -127,6 +132,11 @@ impl Flight {
             self.warn("it was sent as often as it may be (retry.attempts_max)");
             return None;
         }
+        if record.is_mid_event {
+            self.warn("it broke in the middle of an event of which a part was passed on");
+            return None;
+        }
+        self.is_passed_on = true;
         self.ask_for_the_rest(record)?;
         if let Some(lane) = &self.lane {
             self.place.failed(lane, Blame::Upstream); // whoever else can go on is asked first
@@ -207,9 +217,11 @@ impl Flight {
                 landed = &mut landing => return landed.ok(),
                 () = tokio::time::sleep(company.unwrap_or(Duration::MAX)), if company.is_some() => {}
             }
-            // Only whole events were passed on, so a comment can stand here.
+            // Only whole events were passed on, so a comment can stand here. Who has something to read needs none.
             let comment = format!(": waiting attempt={attempts}\n");
-            outlet.chunks.send(Chunk::Data(comment.into())).await.ok()?;
+            if let Err(TrySendError::Closed(_)) = outlet.chunks.try_send(Chunk::Data(comment.into())) {
+                return None;
+            }
         }
     }
 

@@ -114,15 +114,6 @@ impl Flight {
             }
             Health::Unknown => None,
         };
-        if let Some(opens) = opens {
-            tracing::warn!(
-                upstream = &*target.name,
-                request_id = %self.call.id,
-                closed_for_ms = millis_until(opens),
-                "connections are lost before they are answered, as by a provider that refuses so; nothing more goes with \
-                 this key for that long"
-            );
-        }
         let waits_in_line = opens.is_some_and(|opens| opens > time::now());
         let target = Arc::clone(target);
         Miss { target, happened, verdict, loss, retry_after: None, waits_in_line, was_probe }

@@ -15,7 +15,7 @@ impl Flight {
         let now = time::now();
         self.trace.note(|facts| {
             // Of a stream that is continued the client had its first byte long ago.
-            if facts.recovered == 0 {
+            if !self.is_passed_on {
                 facts.first_byte = Some(now);
             }
             if let Some(sent) = facts.sent {
@@ -53,14 +53,16 @@ impl Flight {
 
     /// An attempt came through. `after_failures`: its call had failed before.
     pub(super) fn note_recovered(&self, after_failures: bool) {
-        if after_failures {
+        if after_failures && !self.is_passed_on {
             self.shared.metrics.recovered(Recovery::Retry, true);
         }
     }
 
     /// A call has failed in spite of its retries.
     pub(super) fn note_not_recovered(&self) {
-        self.shared.metrics.recovered(Recovery::Retry, false);
+        if !self.is_passed_on {
+            self.shared.metrics.recovered(Recovery::Retry, false);
+        }
     }
 
     pub(super) fn note_attempt(&self, permit: &Permit) {
