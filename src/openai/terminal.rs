@@ -71,7 +71,9 @@ impl Terminal {
         let data = data.trim_ascii();
         if data == b"[DONE]" {
             self.done = true;
-            self.end(Some(Ending::Finished).filter(|_| is_chosen(self.route)));
+            // At endpoints that we do not know, too: it says so in so many words.
+            let has_other_words = matches!(self.route, Route::Responses | Route::Messages);
+            self.end(Some(Ending::Finished).filter(|_| !has_other_words));
         } else if is_worth_parsing(self.route, data) {
             self.read(data);
         }

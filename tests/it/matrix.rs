@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use tidegate::config::Settings;
+use tidegate::time::now;
 use tidegate::units::Secret;
 use tidegate::upstream::settings::{Continuation, HttpVersion, Kind as Serves, MidStream, Upstream as Provider};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -36,13 +37,14 @@ fn every_fault_in_every_phase_comes_to_what_the_table_says() {
     let table = Table::read();
     let cells: Vec<_> = Cell::all()
         .filter_map(|cell| match table.says(&cell) {
-            Said::Cannot => None,
+            Said::Nothing => None,
             Said::Expected(rule, expected) => Some((cell, rule, expected)),
         })
         .collect();
     let rows: Vec<_> = cells.iter().map(|(_, rule, _)| *rule).collect();
     assert_eq!(table.idle_rows(&rows), [""; 0], "rows that no cell comes to");
     let only = std::env::var("TIDEGATE_MATRIX_ONLY").unwrap_or_default();
+    more_descriptors();
     let (left, came) = (Mutex::new(cells), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
@@ -67,9 +69,18 @@ fn every_fault_in_every_phase_comes_to_what_the_table_says() {
     assert!(wrong.is_empty(), "{} of {} cells differ:\n{}", wrong.len(), came.len(), wrong.join("\n"));
 }
 
+/// A runtime that has ended keeps some of its descriptors until the last timer that it set has passed.
+fn more_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let more = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, more).expect("what the system allows");
+}
+
 /// What came of a cell, which is an error where it is not as expected. It has a runtime of its own, with which everything
 /// ends that it began.
 fn come_of(cell: Cell, rule: &Rule, expected: &Expected) -> Result<String, String> {
+    let began = now();
     let came = std::panic::catch_unwind(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let came = runtime.block_on(async { Box::pin(tokio::time::timeout(ms(60_000), run(cell))).await });
@@ -79,7 +90,8 @@ fn come_of(cell: Cell, rule: &Rule, expected: &Expected) -> Result<String, Strin
     let came = came.map_err(|_| format!("{cell}: a panic, see above"))?;
     let (got, seen) = came.map_err(|_elapsed| format!("{cell}: no end within a minute"))?;
     let outcome = got.outcome(&cell);
-    let line = format!("{cell}: {outcome} {}/{}+{}", got.attempts, seen.0, seen.1);
+    let took = began.elapsed().as_secs_f32();
+    let line = format!("{cell}: {outcome} {}/{}+{} in {took:.1} s", got.attempts, seen.0, seen.1);
     if expected.is_met_by(&outcome, got.attempts, seen) {
         return Ok(line);
     }
@@ -158,7 +170,7 @@ fn duplicates(cell: &Cell, attempts: u32, sent: u32) -> u32 {
     use Fault::{GoawayGraceful, GoawayRefusing, RefusedStream};
     let is_answered = cell.fault.status().is_some() || cell.fault == GoawayGraceful;
     let is_untouched = matches!(cell.fault, RefusedStream | GoawayRefusing)
-        && matches!(cell.phase, Phase::Accepted | Phase::Writing | Phase::BeforeHead);
+        && matches!(cell.phase, Phase::Accepted | Phase::Writing | Phase::BeforeHead | Phase::Reused);
     let asks_for_the_rest = matches!(cell.kind, Kind::Vllm | Kind::Prefix) && cell.phase == Phase::MidStream;
     match cell.phase {
         _ if is_answered || is_untouched || asks_for_the_rest => 0,
@@ -235,8 +247,12 @@ async fn proxy(cell: Cell, first: &Stage, second: &Stage) -> Proxy {
         provider.limits.slot_release_delay_aborted = ms(5);
     };
     let settings = |settings: &mut Settings| {
-        let is_awaited = cell.phase == Phase::Connect && cell.setup == Setup::Heals;
-        settings.retry.attempts_max = NonZeroU32::new(if is_awaited { 1_000 } else { 3 }).expect("some");
+        let attempts = match (cell.phase, cell.fault, cell.setup) {
+            (Phase::Connect, _, Setup::Heals) => 1_000,
+            (Phase::Reused, Fault::Reset | Fault::Eof, _) => 1,
+            _ => 3,
+        };
+        settings.retry.attempts_max = NonZeroU32::new(attempts).expect("some");
         settings.retry.agents = cell.kind == Kind::AgentAgain;
         settings.retry.on_disconnect = cell.kind != Kind::Once;
         if matches!(cell.kind, Kind::Vllm | Kind::Prefix) {

@@ -9,10 +9,10 @@ import sys
 
 import openai
 import pytest
-from breaking import TEXT, tokens
 from broken import HOWS, MESSAGES, ROUTES, Break, client, expected, moments, settings
 from langchain_openai import ChatOpenAI
 from processes import HERE, Gate
+from saying import TEXT, tokens
 
 NODE = pathlib.Path(sys.executable).parent / "node"
 TOKENS = tokens(TEXT)

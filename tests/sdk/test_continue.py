@@ -4,11 +4,11 @@ import asyncio
 
 import openai
 import pytest
-from breaking import REASONING, TEXT, tokens
 from broken import MESSAGES, ROUTES, Break, client, expected, settings
 from calls import TOOLS
 from langchain_openai import ChatOpenAI
 from processes import Gate
+from saying import REASONING, TEXT, tokens
 
 WITH_USAGE = {"stream_options": {"include_usage": True}}
 CHAT_EVENTS = len(tokens(TEXT)) + 2

@@ -7,10 +7,10 @@ import json
 import pathlib
 
 import pytest
-from breaking import REASONING, TEXT, tokens
 from broken import HOWS, MESSAGES, Break, client, settings
 from browser import Browser
 from processes import HERE, Gate
+from saying import REASONING, TEXT, tokens
 
 PATIENCE = 60
 PAGE = (HERE / "page.html").read_bytes()

@@ -2,10 +2,10 @@
 
 import openai
 import pytest
-from breaking import TEXT, tokens
 from broken import MESSAGES, ROUTES, Break, client, expected, settings
 from processes import Gate
 from test_breaks import node
+from saying import TEXT, tokens
 
 HEADER = "x-tidegate-mid-stream"
 RESTART = {HEADER: "restart"}

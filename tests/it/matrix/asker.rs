@@ -161,7 +161,7 @@ impl Told {
     /// `None`: it is no stream of whole events.
     fn of(stream: &str) -> Option<Self> {
         let mut told = Self::default();
-        if !stream.ends_with("\n\n") {
+        if !stream.is_empty() && !stream.ends_with("\n\n") {
             return None;
         }
         for line in stream.lines().filter(|line| !line.is_empty()) {
@@ -204,6 +204,7 @@ impl Told {
             (0, 1) if is_all && self.restarts > 0 => "restarted".to_owned(),
             (0, 1) if is_all => "served".to_owned(),
             (0, 0) if is_all => "ended".to_owned(),
+            (0, 0) if is_one && self.stops == 0 && TEXT.starts_with(&self.text) => "short".to_owned(),
             _ => format!("corrupt {self:?}"),
         }
     }

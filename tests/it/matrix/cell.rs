@@ -125,7 +125,8 @@ pub(super) enum Form {
 }
 
 /// Who is there, and for how long it fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Setup {
     /// One upstream that fails once.
     Heals,

@@ -41,79 +41,80 @@ pub(super) async fn serve(script: Arc<Script>, stream: TcpStream) {
 async fn talk(script: &Script, line: &mut Line) -> Result<(), End> {
     let fault = script.cell.fault;
     if script.connected() {
-        return fail(fault, 0, line).await;
+        return fail(fault, 0, line).await.unwrap_or(Ok(()));
     }
     line.0.exactly(PREFACE).await?;
     line.send(SETTINGS, 0, 0, &[]).await;
     for nth in 0.. {
-        let (stream, mut is_whole) = line.head().await?;
+        let (stream, is_whole) = line.head().await?;
         let fails = script.asked(nth);
-        if fails == Some(Phase::Writing) {
-            return fail(fault, stream, line).await;
-        }
         let mut request = Vec::new();
-        while !is_whole {
-            let frame = line.frame().await?;
-            if frame.kind == DATA {
-                is_whole = frame.flags & END_STREAM > 0;
-                line.take(stream, frame.body.len()).await;
-                request.extend(frame.body);
-            }
+        if !is_whole && fails != Some(Phase::Writing) {
+            line.body(stream, &mut request).await?;
         }
-        if let (Some(_), Some(_)) = (fails, fault.status()) {
-            line.status(stream, fault).await;
-            continue;
-        }
-        let pieces = if fails == Some(Phase::Reused) { Vec::new() } else { script.answer(&request, fails) };
+        let is_early =
+            matches!(fails, Some(Phase::Writing | Phase::Reused)) || fails.is_some() && fault.status().is_some();
+        let pieces = if is_early { Vec::new() } else { script.answer(&request, fails) };
+        let said = pieces.len();
         for piece in pieces {
             line.piece(stream, piece).await;
         }
-        if let Some(phase) = fails {
+        let Some(phase) = fails else { continue };
+        if !is_early {
             script.settle(phase).await;
-            if fault != Fault::GoawayGraceful {
-                return fail(fault, stream, line).await;
+        }
+        if let Some(end) = fail(fault, stream, line).await {
+            return end;
+        }
+        if fault == Fault::GoawayGraceful {
+            if phase == Phase::Writing {
+                line.body(stream, &mut request).await?;
             }
-            line.go_away(stream).await;
-            let mut rest = script.answer(&request, None);
-            let said = script.answer(&request, fails).len();
-            for piece in rest.drain(said..) {
+            for piece in script.answer(&request, None).drain(said..) {
                 line.piece(stream, piece).await;
             }
-            until_the_end(&mut line.0.stream).await;
-            return Ok(());
         }
     }
     Ok(())
 }
 
-async fn fail(fault: Fault, stream: u32, line: &mut Line) -> Result<(), End> {
+/// Does what goes wrong; where that is the end of the connection it says so.
+async fn fail(fault: Fault, stream: u32, line: &mut Line) -> Option<Result<(), End>> {
     let code = |code: u32| code.to_be_bytes();
     match fault {
-        Fault::Reset => reset_on_drop(&line.0.stream),
+        Fault::Reset => {
+            reset_on_drop(&line.0.stream);
+            return Some(Ok(()));
+        }
+        Fault::Eof => return Some(Ok(())),
+        // The stream is silent; others go on. Whoever has not said hello yet never does.
+        Fault::Stall if stream > 0 => {}
         Fault::Stall => std::future::pending().await,
         Fault::Ends => line.send(DATA, END_STREAM, stream, &[]).await,
-        // Longer than any frame may be.
-        Fault::Malformed => line.write(&[0xff; 64]).await,
         Fault::RefusedStream => line.send(RST_STREAM, 0, stream, &code(7)).await,
         Fault::InternalError => line.send(RST_STREAM, 0, stream, &code(2)).await,
         Fault::Cancel => line.send(RST_STREAM, 0, stream, &code(8)).await,
+        Fault::GoawayGraceful => line.go_away(stream).await,
+        Fault::GoawayCovering => {
+            line.go_away(stream).await;
+            return Some(Ok(()));
+        }
         Fault::GoawayRefusing => {
             if stream == 0 {
                 line.send(SETTINGS, 0, 0, &[]).await;
             }
             line.go_away(stream.saturating_sub(2)).await;
+            until_the_end(&mut line.0.stream).await;
+            return Some(Ok(()));
         }
-        Fault::GoawayCovering => {
-            line.go_away(stream).await;
-            return Ok(());
+        Fault::Malformed => {
+            line.write(&[0xff; 64]).await; // longer than any frame may be
+            until_the_end(&mut line.0.stream).await;
+            return Some(Ok(()));
         }
-        _ if fault.status().is_some() => line.status(stream, fault).await,
-        _ => {}
+        _ => line.status(stream, fault).await,
     }
-    if !matches!(fault, Fault::Reset | Fault::Eof) {
-        until_the_end(&mut line.0.stream).await;
-    }
-    Ok(())
+    None
 }
 
 impl Line {
@@ -128,7 +129,22 @@ impl Line {
         }
     }
 
-    /// The next frame. What has to be answered is.
+    /// The rest of a request.
+    async fn body(&mut self, stream: u32, request: &mut Vec<u8>) -> Result<(), End> {
+        loop {
+            let frame = self.frame().await?;
+            if frame.kind == DATA && frame.stream == stream {
+                self.take(stream, frame.body.len()).await;
+                let is_last = frame.flags & END_STREAM > 0;
+                request.extend(frame.body);
+                if is_last {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The next frame. What has to be answered is; the window of the connection never closes, those of streams do.
     async fn frame(&mut self) -> Result<Frame, End> {
         let head = self.0.exactly(9).await?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -137,17 +153,17 @@ impl Line {
         let frame = Frame { kind: head[3], flags: head[4], stream, body };
         match frame.kind {
             SETTINGS if frame.flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]).await,
+            DATA if !frame.body.is_empty() => self.take(0, frame.body.len()).await,
             PING if frame.flags & ACK == 0 => self.send(PING, ACK, 0, &frame.body).await,
             _ => {}
         }
         Ok(frame)
     }
 
-    /// Gives back what flow control took.
+    /// Gives back what flow control took, of a stream or of the connection (0).
     async fn take(&mut self, stream: u32, length: usize) {
         if length > 0 {
             let more = u32::try_from(length).expect("a length").to_be_bytes();
-            self.send(WINDOW_UPDATE, 0, 0, &more).await;
             self.send(WINDOW_UPDATE, 0, stream, &more).await;
         }
     }

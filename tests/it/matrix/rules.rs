@@ -11,12 +11,13 @@ use super::cell::{Cell, Fault, Form, Http, Kind, Phase, Setup};
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
     groups: HashMap<String, Vec<Fault>>,
-    cannot: Vec<Cannot>,
+    cannot: Vec<Without>,
+    spared: Vec<Without>,
     rule: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Cannot {
+struct Without {
     because: String,
     #[serde(flatten)]
     fits: Fits,
@@ -42,6 +43,7 @@ struct Fits {
     http: Option<Vec<Http>>,
     kinds: Option<Vec<Kind>>,
     forms: Option<Vec<Form>>,
+    setups: Option<Vec<Setup>>,
 }
 
 /// What is expected of a cell.
@@ -55,14 +57,16 @@ pub(super) struct Expected {
 
 /// What the table says of a cell.
 pub(super) enum Said<'a> {
-    Cannot,
+    /// It cannot exist, or another one stands for it.
+    Nothing,
     Expected(&'a Rule, Expected),
 }
 
 impl Table {
     pub(super) fn read() -> Self {
         let table: Self = toml::from_str(include_str!("expected.toml")).expect("a table");
-        let rows = table.cannot.iter().map(|row| &row.fits).chain(table.rule.iter().map(|row| &row.fits));
+        let without = table.cannot.iter().chain(&table.spared);
+        let rows = without.map(|row| &row.fits).chain(table.rule.iter().map(|row| &row.fits));
         for name in rows.flat_map(|fits| fits.faults.iter().flatten()) {
             table.faults(name);
         }
@@ -84,6 +88,7 @@ impl Table {
             && has(fits.http.as_ref(), &cell.http)
             && has(fits.kinds.as_ref(), &cell.kind)
             && has(fits.forms.as_ref(), &cell.form)
+            && has(fits.setups.as_ref(), &cell.setup)
             && fits.faults.as_ref().is_none_or(|names| names.iter().any(|name| self.faults(name).contains(&cell.fault)))
     }
 
@@ -92,10 +97,10 @@ impl Table {
     /// # Panics
     /// When nothing is: no cell is left out in silence.
     pub(super) fn says(&self, cell: &Cell) -> Said<'_> {
-        let cannot = self.cannot.iter().find(|row| self.fits(&row.fits, cell));
-        if let Some(row) = cannot {
+        let without = self.cannot.iter().chain(&self.spared).find(|row| self.fits(&row.fits, cell));
+        if let Some(row) = without {
             assert!(!row.because.is_empty());
-            return Said::Cannot;
+            return Said::Nothing;
         }
         let rule = self.rule.iter().find(|row| self.fits(&row.fits, cell));
         let rule = rule.unwrap_or_else(|| panic!("nothing is said of {cell}"));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::watch;
 
-use super::cell::{Cell, Form, Kind, Phase, Setup};
+use super::cell::{Cell, Fault, Form, Kind, Phase, Setup};
 use crate::support::ms;
 
 /// The whole of what there is to say.
@@ -62,7 +62,7 @@ impl Script {
     pub(super) fn answer(&self, request: &[u8], fails: Option<Phase>) -> Vec<Piece> {
         let pieces = match self.form(request) {
             Form::Stream => stream(request, self.seen.load(Ordering::SeqCst)),
-            Form::Plain => plain(self.cell.phase),
+            Form::Plain => plain(&self.cell),
         };
         let is_done = |phase| phase == Phase::AfterDone && self.form(request) == Form::Plain;
         let kept = fails.filter(|phase| !matches!(phase, Phase::Idle) && !is_done(*phase)).map(|phase| match phase {
@@ -139,10 +139,11 @@ fn stream(request: &[u8], number: u32) -> Vec<Piece> {
 /// A whole answer that is no stream.
 pub(super) const PLAIN: &str = r#"{"id":"c","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Hello world"},"finish_reason":"stop"}]}"#;
 
-fn plain(phase: Phase) -> Vec<Piece> {
+fn plain(cell: &Cell) -> Vec<Piece> {
     let (half, rest) = PLAIN.split_at(PLAIN.len() / 2);
-    // Where only the end of the framing is missing it must have one.
-    let length = (phase != Phase::AfterFinish).then_some(PLAIN.len());
+    // Where only the end of the framing is missing, or comes out wrong, it must have one.
+    let is_chunked = cell.phase == Phase::AfterFinish || cell.fault == Fault::Malformed;
+    let length = (!is_chunked).then_some(PLAIN.len());
     let [half, rest] = [half, rest].map(|part| Piece::Data(part.to_owned()));
     // As many pieces as a stream has: none tells a role, and none says that it is over.
     let none = || Piece::Data(String::new());
