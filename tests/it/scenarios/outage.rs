@@ -5,8 +5,11 @@ use tidegate::time::Duration;
 use super::stage::Evidence;
 use super::story::Story;
 
-/// From then on only probes come: after five failures, or after resets that were taken for a refusal.
-const ONLY_PROBES: f64 = 9.0;
+/// From then on only probes come: five failures have opened the breaker, also where resets that look like a refusal are a
+/// cooldown apart, of 2, 4 and 8 s.
+const ONLY_PROBES: f64 = 16.0;
+/// What comes so soon after another is the same probe: its pooled connection was dead, so it went again on a new one.
+const SAME_PROBE: f64 = 2.0;
 
 impl Evidence {
     /// Requests and connections that came while the provider was down.
@@ -18,7 +21,9 @@ impl Evidence {
     pub(super) fn probes(&self) -> Vec<f64> {
         let (from, to) = self.outage();
         let probes = self.arrivals.iter().filter(|at| (from + ONLY_PROBES..to).contains(*at));
-        probes.map(|at| at - from).collect()
+        let probes: Vec<f64> = probes.map(|at| at - from).collect();
+        let each = probes.chunk_by(|one, next| next - one < SAME_PROBE);
+        each.filter_map(|probe| probe.last().copied()).collect()
     }
 
     /// The most requests in any stretch of time so long, from when the provider was back.
