@@ -92,12 +92,12 @@ fn judge_recovery(story: &Story, evidence: &Evidence) {
     match story.expect.continued_min {
         None => assert!(broken <= cut, "{broken} broken streams, and the provider cut {cut} answers"),
         Some(least) => {
-            // Who was cut off at the very end may not have heard of it.
+            // Whose client was cut off at the very end has failed unheard.
             assert!(failed >= broken as f64, "{broken} streams broke, though {failed} were not continued");
             // The style of vLLM has no words for thoughts that have not come to an end; and of an answer that has, nothing
             // but its usage is missing, which nobody can ask for.
             let past_help = evidence.broken_in(Came::Reasoning) + evidence.broken_in(Came::Finish);
-            let continuable = ok + failed - past_help as f64;
+            let continuable = ok + (broken - past_help) as f64;
             assert!(ok > 0.0 && ok >= least * continuable, "{ok} of {continuable} broken streams went on");
         }
     }
