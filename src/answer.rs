@@ -154,6 +154,8 @@ pub struct Facts {
     pub attempts: u32,
     /// How often its stream went on after it had broken.
     pub recovered: u32,
+    /// How long the exchanges took of which the stream broke before.
+    pub broke_after: Duration,
     /// It did not get every permit at once.
     pub stood_in_line: bool,
     /// Time spent in line, over all attempts.

@@ -28,6 +28,8 @@ pub struct Choice {
     pub(super) only: Option<Vec<Arc<str>>>,
     /// None of these.
     pub(super) not: Vec<LaneId>,
+    /// For now none on which it has failed.
+    pub(super) avoid: Avoids,
 }
 
 impl Choice {
@@ -37,6 +39,9 @@ impl Choice {
 
     /// Whether a lane will do, on which so many keys take turns.
     pub(super) fn has_lane(&self, lane: &LaneId, keys: usize) -> bool {
+        if self.avoid.has(lane) {
+            return false;
+        }
         match lane.key {
             KeyId::ALL => self.not.iter().filter(|not| not.upstream == lane.upstream).count() < keys,
             _ => !self.not.contains(lane),
@@ -45,7 +50,7 @@ impl Choice {
 }
 
 /// The lanes on which a call has failed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Avoids(Vec<(LaneId, Blame)>);
 
 impl Avoids {
@@ -87,6 +92,12 @@ impl State {
         let client = self.clients.key_of(&demand.client);
         let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
         self.take_if_idle(shared, now, &lanes, client, ask)
+    }
+
+    /// Whether other lanes serve the call than those on which it has failed.
+    pub(super) fn has_elsewhere(&mut self, now: Instant, demand: &Demand, avoids: &Avoids) -> bool {
+        let lanes = self.ways.serving(&mut self.lanes, now, demand.wanted()).unwrap_or_default();
+        lanes.iter().any(|lane| self.lanes.get(*lane).is_some_and(|lane| !avoids.has(&lane.id)))
     }
 
     /// The provider does not know the key of a lane. Says whether another one serves the call; then nobody goes by this one

@@ -135,6 +135,21 @@ impl Place {
         shared.with(|state, now| state.elsewhere(shared, now, &self.demand, &self.avoids))
     }
 
+    /// Whether it could go where it has not failed, sooner or later.
+    #[must_use]
+    pub fn has_elsewhere(&self) -> bool {
+        if self.avoids.is_empty() || self.demand.exempt {
+            return false;
+        }
+        self.shared.with(|state, now| state.has_elsewhere(now, &self.demand, &self.avoids))
+    }
+
+    /// From now on its permits are not for lanes on which it has failed; or, when that is over, for any again.
+    pub fn keep_away(&mut self, away: bool) {
+        let avoid = if away { self.avoids.clone() } else { Avoids::default() };
+        self.choose(|choice| choice.avoid = avoid);
+    }
+
     /// Waiting begins anew, until another deadline: for the rest of a stream that broke.
     pub fn renew(&mut self, deadline: Instant) {
         self.demand.deadline = deadline;

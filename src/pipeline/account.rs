@@ -141,7 +141,8 @@ impl Observer for Account {
             Ending::Complete => {
                 let status = open.status.map_or(200, |status| status.as_u16());
                 let facts = open.trace.facts();
-                if status == 200 && !open.is_error {
+                // One that was put together of several tells nothing of what such calls usually are.
+                if status == 200 && !open.is_error && facts.recovered == 0 {
                     open.learn(&facts);
                 }
                 // The client was told 200 and found this in its stream.
@@ -207,8 +208,8 @@ impl Open {
             self.metrics.queue_wait(self.priority, waited);
         }
         let upstream = match (facts.sent, facts.upstream_ended) {
-            (Some(sent), Some(ended)) => ended.saturating_duration_since(sent),
-            (Some(sent), None) => sent.elapsed(),
+            (Some(sent), Some(ended)) => facts.broke_after + ended.saturating_duration_since(sent),
+            (Some(sent), None) => facts.broke_after + sent.elapsed(),
             (None, _) => time::Duration::ZERO,
         };
         self.metrics.client_served(&self.client, facts.attempts, facts.waited);

@@ -46,6 +46,8 @@ pub(super) struct How<'a> {
     pub(super) wanted: Wanted,
     /// How long a single write may make no progress.
     pub(super) write_timeout: Duration,
+    /// Its answer must not be encoded: its client has the head of one that is not.
+    pub(super) plain: bool,
     /// Where it is noted when the request was sent.
     pub(super) trace: &'a Trace,
 }
@@ -65,7 +67,7 @@ pub(super) async fn attempt(
     conversation.set_write_timeout(how.write_timeout);
     permit.writing();
     let mut head = request_head(call, target, &permit);
-    if how.trace.is_told() && head.headers.contains_key(ACCEPT_ENCODING) {
+    if how.plain && head.headers.contains_key(ACCEPT_ENCODING) {
         // The head that its client was given does not say that anything is encoded.
         head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }

@@ -16,6 +16,7 @@ use super::hold::Landed;
 use super::recovery::Record;
 use super::rest::{Outlet, Passed, Rest};
 use super::target::Target;
+use super::verdict::Happened;
 use super::{Failure, Shared};
 use crate::admission::{Permit, Place, Refusal};
 use crate::answer::{Answer, Chunk, Cut, Ending, Head, Trace, Upgraded};
@@ -125,7 +126,7 @@ impl Flight {
             Some(record) => self.relay_and_recover(first, rest, record, &outlet).await,
             None => {
                 drop(self); // nothing is sent again from here on, so the request's body is not needed any more
-                relay(first, rest, None, &outlet).await
+                relay(first, Some(rest), None, &outlet).await
             }
         };
         let ending = match passed {
@@ -154,7 +155,7 @@ impl Flight {
                 tokio::task::yield_now().await;
                 continue;
             };
-            if self.attempts == 0 {
+            if self.failures == 0 && !self.stale {
                 self.shared.budget.deposit(self.shared.retry().budget);
             }
             self.attempts += 1;
@@ -174,22 +175,19 @@ impl Flight {
             };
             self.count_disconnect(&target, miss.happened);
             counted.verdict = metrics::Verdict::GiveUp;
-            let pause = match self.next_after(&miss, &lane) {
-                Next::GiveUp => return self.give_up(Some(miss), None),
-                Next::At(permit) => {
-                    next = Some(permit);
-                    None
-                }
-                Next::After(pause) => Some(pause),
-            };
+            let then = self.next_after(&miss, &lane);
+            if let Next::GiveUp = then {
+                return self.give_up(Some(miss), None);
+            }
             counted.verdict = metrics::Verdict::Retry;
             drop(counted);
             self.count_retry(&miss);
             missed = Some(miss);
-            if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
-                self.trace.note(|facts| facts.backed_off += pause);
-                tokio::time::sleep(pause).await;
-            }
+            next = match then {
+                Next::At(permit) => Some(permit),
+                Next::After(pause) if !pause.is_zero() => self.pause(pause).await,
+                Next::After(_) | Next::GiveUp => None,
+            };
         }
     }
 
@@ -209,8 +207,11 @@ impl Flight {
     /// The provider's own last answer where there is one, else what it was that failed.
     fn give_up(&mut self, missed: Option<Miss>, refusal: Option<Refusal>) -> Result<(Landed, Arc<Target>), Failure> {
         let (attempts, target) = (self.trace.facts().attempts, missed.as_ref().map(|miss| Arc::clone(&miss.target)));
-        if self.attempts > 1 {
+        if attempts > 1 {
             self.note_not_recovered();
+        }
+        if missed.as_ref().is_some_and(|miss| miss.happened == Happened::NoFirstByte) {
+            self.last_answer = None; // that would say that it is worth another try
         }
         if let (Some((head, body)), Some(target)) = (self.last_answer.take(), target) {
             return Ok((Landed::Whole(head, body), target));
@@ -225,7 +226,7 @@ impl Flight {
 /// Passes an answer on: what was held back of it, and the rest.
 pub(super) async fn relay(
     first: Vec<Frame>,
-    rest: Box<Rest>,
+    rest: Option<Box<Rest>>,
     mut record: Option<&mut Record>,
     outlet: &Outlet,
 ) -> Passed {
@@ -234,5 +235,8 @@ pub(super) async fn relay(
             return passed;
         }
     }
-    rest.relay(outlet, record).await
+    match rest {
+        Some(rest) => rest.relay(outlet, record).await,
+        None => Passed::Whole,
+    }
 }

@@ -184,13 +184,19 @@ async fn hold_beginning(rest: &mut Rest, handling: Handling, mut share: Held) ->
             return Err((Cut::Stalled, Loss::new("no event within first_byte_timeout")));
         }
         let read = match until {
+            // What is always ready would never let the time be over.
+            Some(until) if time::now() >= until => break,
             Some(until) => match tokio::time::timeout_at(until, rest.read()).await {
                 Ok(read) => read,
                 Err(_elapsed) => break,
             },
             None => rest.read().await,
         };
-        let Some(bytes) = read? else {
+        let read = match read {
+            Err((Cut::Stalled, loss)) if events > 0 => return Err((Cut::Unfinished, loss)),
+            read => read?,
+        };
+        let Some(bytes) = read else {
             held.extend(rest.last_frame());
             if !rest.is_finished() {
                 return Err((

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::Failure;
 use super::exchange::{Flight, relay};
 use super::hold::Landed;
 use super::rest::{Outlet, Passed, Rest};
@@ -21,8 +22,8 @@ use crate::answer::{Chunk, Head};
 use crate::call::{CallBody, MidStream};
 use crate::memory::Held;
 use crate::metrics::{MemoryKind, Recovery};
-use crate::openai::Frame;
 use crate::openai::continuation::{Continuation, Events, Misfit, Partial, Splice, Style};
+use crate::openai::{Frame, Framer};
 use crate::time::{self, Duration};
 
 /// What was passed on of a stream, so that it can go on when it breaks.
@@ -52,11 +53,13 @@ impl Record {
             Verdict::Restart => Recovery::Restart,
             _ => return None,
         };
-        (flight.call.stream && head.is_event_stream()).then(|| Self {
+        let partial = Partial::new(flight.call.route, flight.call.choices);
+        let is_fit = repair == Recovery::Restart || partial.unfit().is_none();
+        (is_fit && flight.call.stream && head.is_event_stream()).then(|| Self {
             target: Arc::clone(target),
             repair,
             body: Bytes::clone(body),
-            partial: (repair == Recovery::Continue).then(|| Partial::new(flight.call.route, flight.call.choices)),
+            partial: Some(partial).filter(|_| repair == Recovery::Continue),
             splice: None,
             memory: flight.shared.memory.share(MemoryKind::Flights),
             counted: 0,
@@ -77,6 +80,9 @@ impl Record {
         self.is_mid_event = matches!(frame, Frame::Part { last: false, .. });
         let Some(partial) = &mut self.partial else { return };
         partial.observe(frame);
+        if partial.unfit().is_some() {
+            self.body = Bytes::new(); // why is known, and nothing is asked for any more
+        }
         let more = partial.bytes().saturating_sub(self.counted);
         self.counted += more;
         if more > 0 && self.memory.grow(u64::try_from(more).unwrap_or(u64::MAX)).is_err() {
@@ -105,7 +111,8 @@ impl Flight {
         mut record: Record,
         outlet: &Outlet,
     ) -> Passed {
-        let mut passed = relay(first, rest, Some(&mut record), outlet).await;
+        self.call.body = CallBody::Whole(Bytes::new()); // the record has it, and lets go of it when it is of no more use
+        let mut passed = relay(first, Some(rest), Some(&mut record), outlet).await;
         while let Passed::Broken(_) = passed {
             let repair = record.repair;
             let Some((first, rest)) = self.recover(&mut record, outlet).await else {
@@ -126,17 +133,17 @@ impl Flight {
         passed
     }
 
-    /// The beginning of what is missing of a stream, once it has come; `None`: it cannot be had.
-    async fn recover(&mut self, record: &mut Record, outlet: &Outlet) -> Option<(Vec<Frame>, Box<Rest>)> {
-        if self.attempts >= self.shared.retry().attempts_max.get() {
-            self.warn("it was sent as often as it may be (retry.attempts_max)");
-            return None;
-        }
-        if record.is_mid_event {
-            self.warn("it broke in the middle of an event of which a part was passed on");
+    /// The beginning of what is missing of a stream, once it has come, and what follows; `None`: it cannot be had.
+    async fn recover(&mut self, record: &mut Record, outlet: &Outlet) -> Option<(Vec<Frame>, Option<Box<Rest>>)> {
+        if let Err(why) = self.may_recover(record) {
+            self.warn(why);
             return None;
         }
         self.is_passed_on = true;
+        self.trace.note(|facts| {
+            let took = facts.sent.zip(facts.upstream_ended).map(|(sent, ended)| ended.saturating_duration_since(sent));
+            facts.broke_after += took.unwrap_or_default();
+        });
         self.ask_for_the_rest(record)?;
         if let Some(lane) = &self.lane {
             self.place.failed(lane, Blame::Upstream); // whoever else can go on is asked first
@@ -152,13 +159,25 @@ impl Flight {
             attempts = self.attempts,
             "a stream broke after some of it was passed on, and is asked for again"
         );
-        let landed = self.land_in_company(pause, outlet).await?;
-        let (Landed::Begun(head, first, rest), target) = landed else {
-            self.warn("there is no stream to go on with");
-            return None;
+        let (landed, target) = match self.land_in_company(pause, outlet).await? {
+            Ok(landed) => landed,
+            Err(failure) => {
+                self.warn(&failure.to_string());
+                return None;
+            }
+        };
+        let (head, first, rest) = match landed {
+            Landed::Begun(head, first, rest) => (head, first, Some(rest)),
+            Landed::Whole(head, body) => (head, events_of(body), None),
+            Landed::Upgraded(..) => return None,
         };
         if !head.is_event_stream() {
-            self.warn("what came is no stream");
+            tracing::warn!(
+                request_id = %self.call.id,
+                upstream = &*target.name,
+                status = head.status.as_u16(),
+                "a stream broke, and the upstream has no stream to go on with (upstreams.continuation)"
+            );
             return None;
         }
         record.target = target;
@@ -174,9 +193,27 @@ impl Flight {
         Some((first, rest))
     }
 
+    fn may_recover(&self, record: &Record) -> Result<(), &'static str> {
+        let wanted = match record.repair {
+            Recovery::Restart => Verdict::Restart,
+            Recovery::Continue | Recovery::Retry => Verdict::Continue,
+        };
+        if self.judge_broken(&record.target) != wanted {
+            return Err("whoever it came from is not asked twice (upstreams.kind, retry.on_disconnect)");
+        }
+        if self.attempts >= self.shared.retry().attempts_max.get() {
+            return Err("it was sent as often as it may be (retry.attempts_max)");
+        }
+        if record.is_mid_event {
+            return Err("it broke in the middle of an event of which a part was passed on");
+        }
+        Ok(())
+    }
+
     /// Has the next attempts ask for what is missing, where it can be had.
     fn ask_for_the_rest(&mut self, record: &mut Record) -> Option<()> {
         if record.repair == Recovery::Restart {
+            self.call.body = CallBody::Whole(Bytes::clone(&record.body));
             return Some(());
         }
         let Some(partial) = &record.partial else {
@@ -204,7 +241,12 @@ impl Flight {
     }
 
     /// Lands again, after a pause, while the client hears that somebody is still working on it.
-    async fn land_in_company(&mut self, pause: Duration, outlet: &Outlet) -> Option<(Landed, Arc<Target>)> {
+    /// `None`: nobody reads it any more.
+    async fn land_in_company(
+        &mut self,
+        pause: Duration,
+        outlet: &Outlet,
+    ) -> Option<Result<(Landed, Arc<Target>), Failure>> {
         let (company, attempts) = (self.call.company, self.attempts + 1);
         let mut landing = pin!(async {
             self.trace.note(|facts| facts.backed_off += pause);
@@ -214,7 +256,7 @@ impl Flight {
         loop {
             tokio::select! {
                 biased;
-                landed = &mut landing => return landed.ok(),
+                landed = &mut landing => return Some(landed),
                 () = tokio::time::sleep(company.unwrap_or(Duration::MAX)), if company.is_some() => {}
             }
             // Only whole events were passed on, so a comment can stand here. Who has something to read needs none.
@@ -228,6 +270,14 @@ impl Flight {
     fn warn(&self, why: &str) {
         tracing::warn!(request_id = %self.call.id, why, "a stream broke after some of it was passed on, and cannot go on");
     }
+}
+
+/// The events of a stream that came whole.
+fn events_of(body: Bytes) -> Vec<Frame> {
+    let mut framer = Framer::default();
+    let mut events: Vec<Frame> = framer.push(body).collect();
+    events.extend(framer.finish());
+    events
 }
 
 fn style_of(manner: settings::Continuation) -> Option<Style> {

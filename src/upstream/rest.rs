@@ -47,15 +47,22 @@ impl Events {
         Self { framer: Framer::default(), terminal, include_usage: handling.include_usage }
     }
 
-    /// Whether nothing is missing that the client asked for.
+    /// Whether nothing is missing of the answer. Its usage may be: "if the stream is interrupted, you may not receive the
+    /// final usage chunk" (OpenAI, Create chat completion, `stream_options`).
     fn is_complete(&self) -> bool {
-        let Self { terminal, include_usage, .. } = self;
-        terminal.is_complete() && (!include_usage || terminal.usage().is_some() || terminal.is_done())
+        self.terminal.is_complete()
     }
 
-    /// Whether the stream itself has said that it is over.
+    /// Whether the stream itself has said that it is over, and nothing that the client asked for is to come.
     fn said_that_it_is_over(&self) -> bool {
-        self.terminal.ending().is_some() && self.is_complete()
+        let Self { terminal, include_usage, .. } = self;
+        let has_all = !include_usage || terminal.usage().is_some() || terminal.is_done();
+        terminal.ending().is_some() && has_all
+    }
+
+    /// Whether the answer is all there, whatever may have been to follow it.
+    fn has_ended(&self) -> bool {
+        self.terminal.ending().is_some()
     }
 }
 
@@ -158,8 +165,8 @@ impl Rest {
                     }
                     break Passed::Whole;
                 }
-                // What broke after the stream had said that it was over has cost the client nothing.
-                Err(_) if self.said_that_it_is_over() => break Passed::Whole,
+                // What broke after the answer was over has cost the client nothing.
+                Err(_) if self.events.as_ref().is_some_and(Events::has_ended) => break Passed::Whole,
                 Err((cut, _)) => break Passed::Broken(cut),
             }
         };

@@ -44,6 +44,8 @@ pub(super) struct Rules<'a> {
     pub(super) has_our_key: bool,
     /// What its client gets if its stream breaks.
     pub(super) mid_stream: MidStream,
+    /// It tries for everybody whether the provider is there again.
+    pub(super) is_probe: bool,
 }
 
 /// What to do about an attempt.
@@ -97,11 +99,14 @@ pub(super) fn judge(happened: Happened, rules: &Rules<'_>) -> Judgement {
         Happened::Untouched => (Verdict::Retry, Health::Unknown),
         Happened::Lost => (retry_if(asks_again), Health::Lost),
         Happened::Cut => (retry_if(asks_again), Health::Failed),
-        // The provider still generates; a second try would only waste it.
-        Happened::NoFirstByte => (Verdict::GiveUp, Health::Failed),
+        // The provider still generates; a second try would only waste it. Of one that has failed lately that is not to be
+        // believed, and its client did not ask to be the one who finds out.
+        Happened::NoFirstByte => (retry_if(asks_again && rules.is_probe), Health::Failed),
         Happened::Status { status, should_retry, hopeless } => {
-            let health = if status.is_server_error() { Health::Failed } else { Health::Answered };
-            (judge_status(status, should_retry, hopeless, rules), health)
+            let verdict = judge_status(status, should_retry, hopeless, rules);
+            // A refusal is an answer, whatever its status.
+            let failed = status.is_server_error() && verdict != Verdict::Refused;
+            (verdict, if failed { Health::Failed } else { Health::Answered })
         }
         // That it began to answer was told when it did.
         Happened::Broken => match rules.mid_stream {
@@ -126,7 +131,8 @@ fn judge_status(status: StatusCode, should_retry: Option<bool>, hopeless: bool, 
     if rules.repeatable && (asked_to || rules.retry_statuses.contains(&code) && may_retry) {
         return Verdict::Retry;
     }
-    let is_unknown_key = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && rules.has_our_key;
+    // A 403 is about the call as often as about the key: what is forbidden to one is not asked with another.
+    let is_unknown_key = status == StatusCode::UNAUTHORIZED && rules.has_our_key;
     if rules.repeatable && is_unknown_key { Verdict::Elsewhere } else { Verdict::Deliver }
 }
 
@@ -141,6 +147,7 @@ mod tests {
         retry_statuses: &[408, 500, 502, 503, 504, 529],
         has_our_key: false,
         mid_stream: MidStream::Error,
+        is_probe: false,
     };
     const ONCE: Rules<'_> = Rules { repeatable: false, ..RULES };
     const NEVER_ON_DISCONNECT: Rules<'_> = Rules { on_disconnect: false, ..RULES };
@@ -181,6 +188,8 @@ mod tests {
             (Happened::Cut, ONCE, GiveUp, Failed),
             (Happened::Cut, NEVER_ON_DISCONNECT, GiveUp, Failed),
             (Happened::NoFirstByte, RULES, GiveUp, Failed),
+            (Happened::NoFirstByte, Rules { is_probe: true, ..RULES }, Retry, Failed),
+            (Happened::NoFirstByte, Rules { is_probe: true, ..ONCE }, GiveUp, Failed),
             // Refusals.
             (status(429), RULES, Refused, Answered),
             (status(429), ONCE, Refused, Answered),
@@ -209,7 +218,7 @@ mod tests {
             (status(501), RULES, Deliver, Failed),
             (status(401), RULES, Deliver, Answered),
             (status(401), OUR_KEY, Elsewhere, Answered),
-            (status(403), OUR_KEY, Elsewhere, Answered),
+            (status(403), OUR_KEY, Deliver, Answered),
             (status(401), Rules { repeatable: false, ..OUR_KEY }, Deliver, Answered),
             // A stream that broke later.
             (Happened::Broken, RULES, GiveUp, Unknown),
@@ -232,6 +241,6 @@ mod tests {
         assert_eq!(verdict(status(500), &strict), Verdict::Deliver);
         // One that is both is a refusal.
         let both = Rules { refusal_statuses: &[500], ..RULES };
-        assert_eq!(verdict(status(500), &both), Verdict::Refused);
+        assert_eq!(judge(status(500), &both), Judgement { verdict: Verdict::Refused, health: Health::Answered });
     }
 }

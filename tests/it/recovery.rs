@@ -248,3 +248,47 @@ async fn no_more_is_held_back_than_the_settings_say() {
         assert!(client.event().await.is_some_and(|event| event.contains("\"a\"")), "{holdback:?}");
     }
 }
+
+/// A provider that stops in the middle of what is held back is not thinking any more.
+#[tokio::test]
+async fn stream_that_stalls_while_it_is_held_back_is_retried() {
+    let upstream = Upstream::start().await;
+    let proxy = before(&upstream.base_url())
+        .set(|settings| {
+            settings.recovery.holdback = Holdback::Tokens(3.try_into().unwrap());
+            settings.retry.base = ms(10);
+        })
+        .provider(|provider| provider.idle_timeout = ms(100))
+        .start()
+        .await;
+    let mut upstream = upstream.script([
+        vec![Read, stream(&[event("x")]), Stall],
+        vec![Read, stream(&[event("a"), event("b"), finish()]), Stall],
+    ]);
+    let seen = proxy.client().await.ask(post(STREAMED)).await;
+    assert_eq!((seen.status(), text(&seen.text()).as_str()), (200, "ab"));
+    assert_eq!(upstream.unseen(), 2);
+}
+
+/// Its client was told that the first half is not encoded, so the second must not be.
+#[tokio::test]
+async fn rest_is_asked_for_unencoded_and_may_come_whole() {
+    let upstream = Upstream::start().await;
+    let proxy = continuing(&upstream, Continuation::Vllm)
+        .set(|settings| settings.recovery.holdback = Holdback::Tokens(9.try_into().unwrap()))
+        .start()
+        .await;
+    let many: Vec<String> = (0..12).map(|_| said("a", "x")).collect();
+    // It ends without a blank line behind its last event: so it comes whole, or not at all.
+    let rest = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"y\"}},\"finish_reason\":\"stop\"}}]}}\n\ndata: [DONE]"
+    );
+    let mut upstream = upstream.script([vec![Read, stream(&many), Reset], vec![Read, Send(rest.into_bytes()), Fin]]);
+    let call = post_to("/v1/chat/completions", "Accept-Encoding: gzip\r\n", STREAMED);
+    let seen = proxy.client().await.ask(call).await;
+    assert_eq!(text(&seen.text()), "xxxxxxxxxxxxy", "{}", seen.text());
+    assert!(!seen.text().contains("error"), "{}", seen.text());
+    assert_eq!(upstream.request().await.head.field("accept-encoding").as_deref(), Some("gzip"));
+    assert_eq!(upstream.request().await.head.field("accept-encoding").as_deref(), Some("identity"));
+}

@@ -159,6 +159,35 @@ async fn when_one_upstream_fails_the_call_goes_on_at_the_next() {
     assert_eq!(first.unseen(), 2);
 }
 
+/// What one upstream says of when to come back is no reason to stay away from the other.
+#[tokio::test]
+async fn while_a_call_backs_off_from_one_upstream_the_other_may_have_room() {
+    let (first, second) = (Upstream::start().await, Upstream::start().await);
+    let proxy = proxy(&first)
+        .upstream("second", &second.base_url(), |provider| {
+            provider.limits.concurrency = Some(NonZeroU32::MIN);
+        })
+        .start()
+        .await;
+    let failing = crate::support::upstream::answer("503 Service Unavailable", "Retry-After: 30\r\n", "{}");
+    let mut first = first.script([(0..4).flat_map(|_| [Read, Send(failing.clone())]).collect()]);
+    let mut busy = proxy.client().await;
+    busy.send(post(r#"{"model":"m"}"#)).await;
+    let (mut line, _) = second.request().await;
+    let call = post_to("/v1/chat/completions", "x-tidegate-deadline-ms: 5000\r\n", r#"{"model":"m"}"#);
+    let mut waiting = proxy.client().await;
+    waiting.send(call).await;
+    proxy.until_queued(1).await;
+    line.send(fine()).await;
+    let mut line = second.request_on_any(line).await;
+    line.send(fine()).await;
+    for client in [&mut busy, &mut waiting] {
+        let seen = client.answer().await;
+        assert_eq!((seen.status(), seen.head.field("x-tidegate-upstream").as_deref()), (200, Some("second")));
+    }
+    assert_eq!(first.unseen(), 2);
+}
+
 #[tokio::test]
 async fn authorization_of_the_client_passes_where_there_is_no_key() {
     let mut upstream = named("a").await;

@@ -70,12 +70,6 @@ def test_what_broke_is_counted(breaking, gate_with):
 def test_what_is_held_back_breaks_unnoticed(breaking, gate_with, how):
     held = before(breaking).replace("[recovery]", '[recovery]\nholdback = "16 tokens"')
     model = breaking.plan(Break(how, 10))
-    if how == "stall":
-        # Silence is waited out, and then nothing was passed on.
-        with pytest.raises(openai.APIStatusError) as told:
-            ROUTES["chat"].ask(client(gate_with(held).base_url), model)
-        assert told.value.status_code == 504
-        return
     chunks = list(ROUTES["chat"].ask(client(gate_with(held).base_url), model))
     assert {chunk.id for chunk in chunks} == {"chatcmpl-2"}
     assert "".join(map(ROUTES["chat"].text, chunks)) == TEXT and len(tokens(TEXT)) > 16

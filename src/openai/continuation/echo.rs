@@ -24,14 +24,22 @@ pub(super) fn is_doubtful(text: &str) -> bool {
 pub(super) struct Echo {
     text: String,
     repeated: usize,
-    held: Vec<Frame>,
+    held: Vec<Held>,
     room: usize,
+}
+
+/// An event that waits until it is clear whether there is an echo.
+#[derive(Debug, Clone)]
+struct Held {
+    frame: Frame,
+    /// It says something of the text that may be an echo.
+    is_echo: bool,
 }
 
 /// What the next piece of text means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It is empty, and tells nothing.
+    /// It has no text, and tells nothing: it waits for what is held, if anything is.
     Beside,
     /// It may be an echo: the event is to be held.
     Maybe,
@@ -62,9 +70,14 @@ impl Echo {
         if is_doubtful(&self.text) { Err(Misfit::Ambiguous) } else { Ok(Heard::Ended(left.len())) }
     }
 
-    pub(super) fn hold(&mut self, frame: Frame) -> Result<(), Misfit> {
+    pub(super) const fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// `is_echo`: it goes with the echo, if there is one; else it is passed on in any case, in its turn.
+    pub(super) fn hold(&mut self, frame: Frame, is_echo: bool) -> Result<(), Misfit> {
         self.room = self.room.checked_sub(frame.bytes().len()).ok_or(Misfit::TooLong)?;
-        self.held.push(frame);
+        self.held.push(Held { frame, is_echo });
         Ok(())
     }
 
@@ -73,8 +86,9 @@ impl Echo {
         self.text.capacity() + (HELD_MAX - self.room)
     }
 
-    pub(super) fn release(self) -> Vec<Frame> {
-        self.held
+    /// What is to be passed on of what was held.
+    pub(super) fn release(self, was_echo: bool) -> impl Iterator<Item = Frame> {
+        self.held.into_iter().filter(move |held| !(was_echo && held.is_echo)).map(|held| held.frame)
     }
 }
 

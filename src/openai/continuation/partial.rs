@@ -79,16 +79,24 @@ impl Partial {
         self.reasoning.text.capacity() + self.content.text.capacity() + self.head.bytes()
     }
 
-    /// Nothing that a reader would miss has been passed on: no text, no reasoning, no tool call, no ending. The same
-    /// request can be asked again, of any provider.
+    /// Why the rest can never be asked for, whatever comes: it was so from the beginning, or has become so. From then on
+    /// nothing is kept, here or of the request, for the sake of going on.
+    #[must_use]
+    pub const fn unfit(&self) -> Option<Unfit> {
+        self.unfit
+    }
+
+    /// Nothing that a reader would miss has been passed on: no text but white space, no reasoning, no tool call, no ending.
+    /// [`Partial::request`] asks the same again, of any provider.
     #[must_use]
     pub fn is_blank(&self) -> bool {
-        self.unfit.is_none() && self.content.text.is_empty() && self.reasoning.text.is_empty()
+        let is_silent = self.reasoning.solid().is_empty() && self.content.solid().is_empty();
+        self.unfit.is_none() && is_silent && !self.is_bare_text()
     }
 
     /// The request that asks for the rest, made of the `body` of the first one, the one that the client sent; and what
-    /// makes the answer to it fit. A partial that is blank, or has nothing but white space, is asked for again as it
-    /// was, whatever the `style`.
+    /// makes the answer to it fit. A partial that [is blank](Self::is_blank) is asked for again as it was, whatever the
+    /// `style`.
     ///
     /// # Errors
     /// Why it cannot be asked for. The stream has to end with an error, or by what it lacks if it is only
@@ -97,7 +105,7 @@ impl Partial {
         if let Some(unfit) = self.unfit {
             return Err(unfit);
         }
-        if self.reasoning.solid().is_empty() && self.content.solid().is_empty() && !self.is_bare_text() {
+        if self.is_blank() {
             return Ok(Continuation {
                 body: Bytes::copy_from_slice(body),
                 splice: Splice::new(self, Opening { blank: self.open().blank().to_owned(), ..Opening::default() }),

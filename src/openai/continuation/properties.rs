@@ -18,6 +18,8 @@ struct Model {
     echoes: bool,
     /// How the text of several tokens is cut into events; none: one event a token.
     cuts: Vec<usize>,
+    /// Before which events it sends one without a choice.
+    asides: Vec<usize>,
 }
 
 const PROMPT_TOKENS: u64 = 5;
@@ -51,6 +53,10 @@ impl Model {
         let (prompt, made) = (PROMPT_TOKENS + said_tokens, rest.len() as u64);
         let usage = json!({"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made});
         frames.push(event(&json!({"id": format!("id-{number}"), "choices": [], "usage": usage}).to_string()));
+        for at in &self.asides {
+            let aside = json!({"id": format!("id-{number}"), "choices": [], "prompt_filter_results": []});
+            frames.insert(at % (frames.len() + 1), event(&aside.to_string()));
+        }
         frames.push(event("[DONE]"));
         frames
     }
@@ -167,6 +173,10 @@ fn style() -> impl Strategy<Value = (Style, bool)> {
     prop::sample::select(vec![(Style::Vllm, false), (Style::Prefix, false), (Style::Prefix, true)])
 }
 
+fn asides() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(0..16_usize, 0..4)
+}
+
 fn question(limit: Option<usize>) -> String {
     let limit = limit.map(|limit| format!(r#","max_tokens":{limit}"#)).unwrap_or_default();
     format!(r#"{{"messages":[{{"role":"user","content":"q"}}]{limit}}}"#)
@@ -181,8 +191,9 @@ proptest! {
         (style, echoes) in style(),
         breaks in prop::collection::vec(0..12_usize, 0..5),
         limit in prop::option::of(1..30_usize),
+        asides in asides(),
     ) {
-        let model = Model { tokens, style, echoes, cuts: Vec::new() };
+        let model = Model { tokens, style, echoes, cuts: Vec::new(), asides };
         let (whole, ..) = ask(&model, &question(limit), &[]);
         let (seen, _, end) = ask(&model, &question(limit), &breaks);
         match end.as_ref().map_err(String::as_str) {
@@ -207,8 +218,9 @@ proptest! {
         cuts in prop::collection::vec(1..9_usize, 1..6),
         (style, echoes) in style(),
         breaks in prop::collection::vec(0..12_usize, 0..5),
+        asides in asides(),
     ) {
-        let model = Model { tokens: vec![text.clone()], style, echoes, cuts };
+        let model = Model { tokens: vec![text.clone()], style, echoes, cuts, asides };
         let (seen, _, end) = ask(&model, &question(None), &breaks);
         match end.as_ref().map_err(String::as_str) {
             Ok(()) | Err("finished") => prop_assert_eq!(&seen.text, &text),
@@ -261,6 +273,12 @@ proptest! {
         }
         let style = style.map(|(style, _)| style);
         for body in [body.as_bytes(), br#"{"messages":[{"content":"a"}],"prompt":"a"}"#] {
+            let again = partial.request(body, None).map(|asked| asked.body);
+            prop_assert_eq!(partial.is_blank(), again.is_ok());
+            prop_assert!(again.is_err() || again.is_ok_and(|again| again == body));
+            if let Some(unfit) = partial.unfit() {
+                prop_assert_eq!(partial.request(body, style).err(), Some(unfit));
+            }
             let Ok(mut asked) = partial.request(body, style) else { continue };
             if !partial.is_blank() && serde_json::from_slice::<Value>(body).is_ok() {
                 prop_assert!(serde_json::from_slice::<Value>(&asked.body).is_ok());

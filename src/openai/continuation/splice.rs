@@ -82,30 +82,30 @@ impl Splice {
         }
         let chunk = if data == "[DONE]" { None } else { Some(Chunk::read(data).ok_or(Misfit::Unreadable)?) };
         let Some(chunk) = chunk.filter(|chunk| !chunk.is_error(Event::new(&bytes))) else {
-            return Ok(self.release()?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
+            return Ok(self.release(false)?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
         };
         let choice = chunk.choice().map_err(|_| Misfit::ManyChoices)?;
-        let (before, said) = match self.listen(choice)? {
-            Heard::Maybe => {
-                if let Some(echo) = &mut self.echo {
-                    echo.hold(Frame::Event(bytes.clone()))?;
-                }
+        let heard = self.listen(choice)?;
+        let (before, said) = match (heard, &mut self.echo) {
+            (Heard::Maybe, Some(echo)) => {
+                echo.hold(Frame::Event(bytes.clone()), true)?;
                 return Ok(Vec::new().into_iter().chain(None));
             }
-            Heard::Ended(said) => {
-                self.echo = None;
-                (Vec::new(), said)
+            (Heard::Beside, Some(echo)) if echo.holds() => {
+                echo.hold(Frame::Event(bytes.clone()), false)?;
+                return Ok(Vec::new().into_iter().chain(None));
             }
-            Heard::Beside => (Vec::new(), 0),
-            Heard::Not => (self.release()?, 0),
+            (Heard::Ended(said), _) => (self.release(true)?, said),
+            (Heard::Not, _) => (self.release(false)?, 0),
+            (Heard::Beside | Heard::Maybe, _) => (Vec::new(), 0),
         };
         Ok(before.into_iter().chain(self.fit(&bytes, data, &chunk, said)?))
     }
 
-    /// May what this choice says be an echo?
+    /// May what this choice says be an echo? An event without a choice, such as one of usage, says nothing of it.
     fn listen(&mut self, choice: Option<&Choice<'_>>) -> Result<Heard, Misfit> {
         let Some(echo) = &mut self.echo else { return Ok(Heard::Beside) };
-        let Some(choice) = choice else { return Ok(Heard::Not) };
+        let Some(choice) = choice else { return Ok(Heard::Beside) };
         let content = choice.delta().content.and_then(json::string).unwrap_or_default();
         match (echo.hear(&content)?, choice.is_finished()) {
             (Heard::Maybe | Heard::Beside, true) => Ok(Heard::Not),
@@ -113,10 +113,10 @@ impl Splice {
         }
     }
 
-    /// What was held is no echo: makes it fit.
-    fn release(&mut self) -> Result<Vec<Frame>, Misfit> {
+    /// What was held is an echo or none, which is clear now: makes fit what is to be passed on of it.
+    fn release(&mut self, was_echo: bool) -> Result<Vec<Frame>, Misfit> {
         let mut out = Vec::new();
-        for frame in self.echo.take().map(Echo::release).unwrap_or_default() {
+        for frame in self.echo.take().into_iter().flat_map(|echo| echo.release(was_echo)) {
             let data = event::data(frame.bytes())?;
             let chunk = Chunk::read(data.trim_ascii()).ok_or(Misfit::Unreadable)?;
             out.extend(self.fit(frame.bytes(), data.trim_ascii(), &chunk, 0)?);

@@ -74,7 +74,8 @@ impl Flight {
         let may_be_lost = self.judge(target, Happened::Lost).verdict == Verdict::Retry;
         let switches = self.call.upgrade != Upgrade::None;
         let wanted = Wanted { fresh: self.stale || switches || !may_be_lost, switches };
-        let how = How { wanted, write_timeout: self.shared.write_timeout(), trace: &self.trace };
+        let plain = self.is_passed_on || self.trace.is_told();
+        let how = How { wanted, write_timeout: self.shared.write_timeout(), plain, trace: &self.trace };
         let attempted = attempt(&mut self.call, target, &self.shared.connector, permit, how).await;
         let (happened, loss, permit) = match attempted {
             Attempted::Answered(answered) => return self.judge_answer(target, answered).await,
@@ -97,8 +98,8 @@ impl Flight {
 
     /// The attempt is judged, and its permit hears of it.
     fn missed(&self, target: &Arc<Target>, happened: Happened, loss: Loss, mut permit: Permit) -> Miss {
-        let Judgement { verdict, health } = self.judge(target, happened);
         let was_probe = permit.is_probe();
+        let Judgement { verdict, health } = self.judge_try(target, happened, was_probe);
         let opens = match health {
             Health::Answered => {
                 permit.answered();
@@ -120,6 +121,10 @@ impl Flight {
     }
 
     fn judge(&self, target: &Target, happened: Happened) -> Judgement {
+        self.judge_try(target, happened, false)
+    }
+
+    fn judge_try(&self, target: &Target, happened: Happened, is_probe: bool) -> Judgement {
         let retry = self.shared.retry();
         let rules = Rules {
             repeatable: self.is_repeatable(target),
@@ -128,6 +133,7 @@ impl Flight {
             retry_statuses: &target.settings.retry_statuses,
             has_our_key: !target.passes_keys(),
             mid_stream: self.mid_stream(),
+            is_probe,
         };
         judge(happened, &rules)
     }

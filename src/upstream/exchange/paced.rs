@@ -6,7 +6,7 @@ use crate::admission::Permit;
 use crate::ids::LaneId;
 use crate::time::{self, Duration};
 use crate::upstream::backoff;
-use crate::upstream::verdict::Verdict;
+use crate::upstream::verdict::{Happened, Verdict};
 
 /// What follows an attempt that failed.
 pub(super) enum Next {
@@ -30,9 +30,13 @@ impl Flight {
             _ => {}
         }
         self.failures += 1;
-        // It was made for everybody. But what was lost may have been done all the same, and that is bounded.
-        if miss.was_probe && !miss.happened.is_lost() {
+        // It was made for everybody. But what was sent is bounded: the provider may have done it, or it may be what fails.
+        if miss.was_probe && matches!(miss.happened, Happened::NotConnected { .. }) {
             self.attempts -= 1;
+        }
+        let left = self.place.deadline().saturating_duration_since(time::now());
+        if left.is_zero() {
+            return Next::GiveUp;
         }
         if self.attempts >= self.shared.retry().attempts_max.get() {
             return Next::GiveUp;
@@ -45,15 +49,40 @@ impl Flight {
         if let Some(permit) = self.place.elsewhere() {
             return Next::At(permit);
         }
-        self.pause_after(miss).map_or(Next::GiveUp, Next::After)
+        match self.pause_after(miss, left) {
+            Some(pause) => Next::After(pause),
+            // As long as it can wait somebody else may have room.
+            None if self.place.has_elsewhere() => Next::After(left),
+            None => Next::GiveUp,
+        }
+    }
+
+    /// Pauses before the next attempt. Whoever serves the call, too, and has not failed it may have room before that is
+    /// over; then this is the permit.
+    pub(super) async fn pause(&mut self, pause: Duration) -> Option<Permit> {
+        let until = time::now() + pause;
+        let mut permit = None;
+        if self.place.has_elsewhere() {
+            self.place.keep_away(true);
+            permit = tokio::select! {
+                biased;
+                permit = self.trace.in_line(self.place.permit()) => permit.ok(),
+                () = tokio::time::sleep_until(until) => None,
+            };
+            self.place.keep_away(false);
+        }
+        if permit.is_none() {
+            tokio::time::sleep_until(until).await;
+            self.trace.note(|facts| facts.backed_off += pause);
+        }
+        permit
     }
 
     /// How long to back off; `None`: there is no time for another attempt.
-    fn pause_after(&self, miss: &Miss) -> Option<Duration> {
-        let left = self.place.deadline().saturating_duration_since(time::now());
+    fn pause_after(&self, miss: &Miss, left: Duration) -> Option<Duration> {
         if miss.waits_in_line || miss.verdict == Verdict::Elsewhere {
             // Another key, or pacing, cures it: it waits in line at its place, and draws on no budget.
-            return (!left.is_zero()).then_some(Duration::ZERO);
+            return Some(Duration::ZERO);
         }
         self.back_off(miss.retry_after.filter(|after| !after.is_zero()), left)
     }

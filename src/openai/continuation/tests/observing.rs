@@ -22,8 +22,12 @@ fn what_says_nothing_leaves_it_blank() {
         assert!(partial.is_blank(), "{frame:?}");
         assert_eq!(body(partial.request(QUESTION.as_bytes(), None)).unwrap(), QUESTION);
     }
-    assert!(!said(&[" "]).is_blank());
-    assert!(!chat([reasoning("a")]).is_blank());
+    assert!(said(&[" ", "\n"]).is_blank() && chat([reasoning("\n")]).is_blank());
+    for partial in [said(&[" a"]), chat([reasoning("a")]), chat([reasoning("a"), content(" ")])] {
+        assert!(!partial.is_blank());
+    }
+    let spaces = observed(Route::Completions, [event(r#"{"choices":[{"index":0,"text":" "}]}"#)]);
+    assert!(!spaces.is_blank(), "of a plain completion every byte counts");
 }
 
 #[test]
@@ -50,7 +54,7 @@ fn what_no_provider_continues_is_told() {
         (content(&"a".repeat((4 << 20) + 1)), Unfit::TooLong),
     ] {
         let partial = chat([role(), content("a"), frame, content("b")]);
-        assert_eq!(unfit(&partial), Some(expected));
+        assert_eq!((unfit(&partial), partial.unfit()), (Some(expected), Some(expected)));
         assert!(!partial.is_blank());
         assert_eq!(partial.bytes(), 0, "nothing is kept for {expected}");
     }
@@ -59,7 +63,9 @@ fn what_no_provider_continues_is_told() {
     for route in [Route::Responses, Route::Messages, Route::Embeddings, Route::Other] {
         let partial = Partial::new(route, 1);
         assert_eq!((unfit(&partial), partial.is_blank()), (Some(Unfit::Route), false));
+        assert_eq!(partial.unfit(), Some(Unfit::Route), "from the beginning");
     }
+    assert_eq!(said(&["a"]).unfit(), None);
 }
 
 #[test]

@@ -134,6 +134,45 @@ fn an_echo_is_dropped_however_it_is_cut() {
 }
 
 #[test]
+fn a_chunk_without_a_choice_does_not_end_an_echo_and_keeps_its_place() {
+    let aside = |name: &str| event(&format!(r#"{{"id":"two","choices":[],"aside":"{name}"}}"#));
+    let asides = |events: &[String]| {
+        let place = |name: &str| events.iter().position(|event| event.contains(name));
+        [place("first"), place("second"), place("third")]
+    };
+    let (head, tail) = SENTENCE.split_at(10);
+    let splice_of = |pieces: [&str; 3]| {
+        let [one, two, three] = pieces.map(next_text);
+        let frames = [aside("first"), one, aside("second"), event(r#"{"id":"two"}"#), two, aside("third"), three];
+        let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
+        let held = rewritten(&mut splice, frames.clone().into_iter().take(2)).unwrap();
+        assert_eq!(held.len(), 1, "what comes first does not wait: {held:?}");
+        let mut events = held;
+        events.extend(rewritten(&mut splice, frames.into_iter().skip(2)).unwrap());
+        assert!(events.iter().all(|event| event.contains(r#""id":"one""#)), "{events:?}");
+        events
+    };
+    let echoed = splice_of([head, tail, " And"]);
+    assert_eq!(text_of(&echoed), " And");
+    assert_eq!(asides(&echoed), [Some(0), Some(1), Some(3)], "the echo alone is dropped: {echoed:?}");
+    let new = splice_of(["The", " sea", " is green"]);
+    assert_eq!(text_of(&new), "The sea is green");
+    assert_eq!(asides(&new), [Some(0), Some(2), Some(5)], "{new:?}");
+    // Whatever is held comes before the end.
+    for last in [next("{}", r#","finish_reason":"stop""#), event("[DONE]"), event(r#"{"error":{}}"#)] {
+        let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
+        let events = rewritten(&mut splice, [next_text(head), aside("second"), last]).unwrap();
+        assert_eq!((text_of(&events).as_str(), events.len()), (head, 3));
+        assert!(events[1].contains("second"), "{events:?}");
+    }
+    // What is held is bounded.
+    let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
+    let long = "a".repeat(3 << 20);
+    let frames = [next_text(head), aside(&long), aside(&long), aside(&long)];
+    assert_eq!(rewritten(&mut splice, frames), Err(Misfit::TooLong));
+}
+
+#[test]
 fn what_only_looked_like_an_echo_is_passed_on_in_order() {
     let ending = || next("{}", r#","finish_reason":"stop""#);
     for after in [&["The", " sky", " is green"][..], &["The", " sky"], &["The", "", " sea"]] {
