@@ -87,6 +87,10 @@ impl Breakers {
         self.of(index)?.failed(now, pass)
     }
 
+    pub(super) fn written(&mut self, index: BreakerIndex, now: Instant, pass: Pass) -> bool {
+        self.of(index).is_some_and(|breaker| breaker.written(now, pass))
+    }
+
     pub(super) fn abandoned(&mut self, index: BreakerIndex, pass: Pass) -> bool {
         self.of(index).is_some_and(|breaker| breaker.abandoned(pass))
     }
@@ -108,7 +112,7 @@ impl Breakers {
     /// Whether some upstream is left alone, because it fails or seems to refuse.
     pub(super) fn is_failing(&self, now: Instant) -> bool {
         let is_failing =
-            |known: &Known| !known.breaker.is_closed() || known.left_alone_until.is_some_and(|until| until > now);
+            |known: &Known| known.breaker.holds_up(now) || known.left_alone_until.is_some_and(|until| until > now);
         self.all.iter().any(is_failing)
     }
 

@@ -42,11 +42,11 @@ pub(super) struct Opened {
 }
 
 impl State {
-    /// The upstream has answered a request. Says whether that has closed its breaker.
-    pub(super) fn answered(&mut self, shared: &Arc<Shared>, now: Instant, held: &mut Held) -> bool {
+    /// The upstream has answered a request, perhaps by refusing it. Says whether that has closed its breaker.
+    pub(super) fn answered(&mut self, shared: &Arc<Shared>, now: Instant, held: &mut Held, is_refused: bool) -> bool {
         let (Some(pass), Some(lane)) = (held.pass.take(), self.lanes.get_mut(held.lane)) else { return false };
         let breaker = lane.breaker;
-        let more = lane.allowance.answered(now, &held.taken);
+        let more = !is_refused && lane.allowance.answered(now, &held.taken);
         let closes = self.breakers.answered(breaker, pass);
         if closes {
             let patience = self.breakers.caution().breaker.open;

@@ -95,7 +95,7 @@ impl Lane {
         if !self.has_known_key(now, None)
             && let Some(first) = self.unknown.iter().map(|&(_, until)| until).min()
         {
-            self.allowance.close_until(first);
+            self.allowance.set_aside(first);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The right to go upstream now.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
@@ -57,6 +58,8 @@ pub struct Permit {
     waited: Duration,
     /// Its request in the journal, from its first byte on.
     entry: Option<Entry>,
+    /// The provider has refused the request: it answers, but lets no more go by that.
+    is_refused: AtomicBool,
 }
 
 impl Permit {
@@ -68,7 +71,7 @@ impl Permit {
 
     pub(super) fn exempt(shared: &Arc<Shared>, lane: LaneId) -> Self {
         let (shared, stage, waited) = (Arc::clone(shared), Stage::Unused, Duration::ZERO);
-        Self { shared, held: None, lane, stage, waited, entry: None }
+        Self { shared, held: None, lane, stage, waited, entry: None, is_refused: AtomicBool::new(false) }
     }
 
     pub(super) fn after(mut self, waited: Duration) -> Self {
@@ -152,6 +155,7 @@ impl Permit {
     /// The provider has refused the request: nobody goes on its lane until it wants us again. Says until when; `None` where
     /// there is no lane that could be closed.
     pub fn refused(&self, signal: &Signal) -> Option<Instant> {
+        self.is_refused.store(true, Ordering::Relaxed);
         let held = self.held.as_deref()?;
         let (until, learned) = self.shared.with(|state, now| state.refused(&self.shared, now, held, signal))?;
         self.remember(&self.lane_of(held), Some(learned));
@@ -159,13 +163,14 @@ impl Permit {
     }
 
     /// The upstream has answered properly, whatever it said; a refusal is an answer. Its breaker counts from zero again,
-    /// and who probed lets the next ones go. Once for a permit: what is told later changes nothing.
+    /// and who probed lets the next ones go, but for one that was [`Permit::refused`] before. Once for a permit: what is told later changes nothing.
     ///
     /// A permit that is dropped without this and without [`Permit::failed`] says nothing of the upstream: the place of a
     /// probe is free for the next. One of a request that the provider does not count says nothing in any case.
     pub fn answered(&mut self) {
         let Some(held) = &mut self.held else { return };
-        if self.shared.with(|state, now| state.answered(&self.shared, now, held)) {
+        let is_refused = self.is_refused.load(Ordering::Relaxed);
+        if self.shared.with(|state, now| state.answered(&self.shared, now, held, is_refused)) {
             tracing::info!(upstream = &*self.lane.upstream, "a probe was answered: calls go again, a few at first");
         }
     }

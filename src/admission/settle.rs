@@ -27,6 +27,13 @@ impl State {
         }
         // What was pending has an end now.
         self.dispatch(shared, now, held.lane, Backlog::Waiting);
+        let breaker = self.lanes.get(held.lane).map(|lane| lane.breaker);
+        if let (Some(breaker), Some(pass)) = (breaker, held.pass)
+            && self.breakers.written(breaker, now, pass)
+        {
+            // How long they wait for it at the most is known now.
+            self.dispatch_beside(shared, now, held.lane);
+        }
     }
 
     /// An exchange has ended. Says how long its slot cools.

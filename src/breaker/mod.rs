@@ -2,7 +2,8 @@
 //!
 //! So many failures in a row open a [`Breaker`]: nobody goes. When its time is over exactly one goes, the *probe*; its
 //! outcome closes the breaker, or opens it for twice as long. Who left without an outcome makes room for the next probe;
-//! and so does, after `open`, who has none yet: it may be an answer that takes minutes, for which nobody is to wait.
+//! and so does, `open` after its request was written, who has none yet: it may be an answer that takes minutes, for which
+//! nobody is to wait. But so many are out at the most.
 //!
 //! Every grant is a [`Pass`], which remembers the state it was granted in: what comes of it later changes nothing once
 //! that state is over. Arithmetic over instants that it is handed; it never waits, spawns, or locks.
@@ -53,15 +54,30 @@ pub struct Status {
 enum State {
     Closed,
     Open { until: Instant },
-    HalfOpen { probe: Option<Probe> },
+    HalfOpen(Probes),
 }
 
-/// The latest probe that is out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Probe {
-    number: u32,
-    since: Instant,
+/// The probes of one half-opening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Probes {
+    /// How many went.
+    made: u32,
+    /// Of how many nothing has come yet.
+    out: u32,
+    /// What the latest does, if it is out.
+    latest: Option<Stage>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its request is on its way: that ends in time.
+    Writing,
+    /// It waits for its answer.
+    Silent { since: Instant },
+}
+
+/// No more silent probes than these at a time: each costs its client a time-out, if the upstream hangs.
+const SILENT_MAX: u32 = 3;
 
 /// The breaker of one upstream.
 #[derive(Debug)]
@@ -103,13 +119,19 @@ impl Breaker {
         }
     }
 
-    /// When a grant can be had; while a probe is out, when something has come of it, or it has been silent for `open`.
+    /// When a grant can be had; while a probe is out, when something has come of it, or its written request has been silent
+    /// for `open`.
     #[must_use]
     pub fn ready(&self, now: Instant) -> Ready {
         match self.state {
-            State::Closed | State::HalfOpen { probe: None } => Ready::Now,
+            State::Closed => Ready::Now,
             State::Open { until } => Ready::at(until, now),
-            State::HalfOpen { probe: Some(probe) } => Ready::at(probe.since + self.settings.open, now),
+            State::HalfOpen(Probes { out: SILENT_MAX.., .. }) => Ready::OnRelease,
+            State::HalfOpen(Probes { latest, .. }) => match latest {
+                None => Ready::Now,
+                Some(Stage::Writing) => Ready::OnRelease,
+                Some(Stage::Silent { since }) => Ready::at(since + self.settings.open, now),
+            },
         }
     }
 
@@ -118,17 +140,28 @@ impl Breaker {
         if self.ready(now) != Ready::Now {
             return None;
         }
-        let number = match self.state {
+        let probes = match self.state {
             State::Closed => return Some(Pass { epoch: self.epoch, number: 0, is_probe: false }),
             // What comes of those before still decides.
-            State::HalfOpen { probe: Some(silent) } => silent.number.saturating_add(1),
-            State::Open { .. } | State::HalfOpen { probe: None } => {
+            State::HalfOpen(probes) => probes,
+            State::Open { .. } => {
                 self.epoch += 1;
-                0
+                Probes::default()
             }
         };
-        self.state = State::HalfOpen { probe: Some(Probe { number, since: now }) };
-        Some(Pass { epoch: self.epoch, number, is_probe: true })
+        let (made, out) = (probes.made.saturating_add(1), probes.out.saturating_add(1));
+        self.state = State::HalfOpen(Probes { made, out, latest: Some(Stage::Writing) });
+        Some(Pass { epoch: self.epoch, number: made, is_probe: true })
+    }
+
+    /// The request of a grant is completely written. Says whether that is the probe for which everybody waits.
+    pub fn written(&mut self, now: Instant, pass: Pass) -> bool {
+        let State::HalfOpen(probes) = &mut self.state else { return false };
+        let is_latest = pass.epoch == self.epoch && pass.number == probes.made;
+        if is_latest && probes.latest == Some(Stage::Writing) {
+            probes.latest = Some(Stage::Silent { since: now });
+        }
+        is_latest
     }
 
     /// The upstream has answered properly. Says whether that has closed it.
@@ -169,12 +202,19 @@ impl Breaker {
 
     /// Nothing came of a grant: its client has left, or it was not used. Says whether the next one can probe by that.
     pub fn abandoned(&mut self, pass: Pass) -> bool {
-        let State::HalfOpen { probe: Some(probe) } = self.state else { return false };
-        let was_latest = pass.epoch == self.epoch && pass.number == probe.number;
-        if was_latest {
-            self.enter(State::HalfOpen { probe: None });
+        let epoch = self.epoch;
+        let State::HalfOpen(probes) = &mut self.state else { return false };
+        if pass.epoch != epoch {
+            return false;
         }
-        was_latest
+        // Those that are still out decide as before.
+        let were_too_many = probes.out >= SILENT_MAX;
+        probes.out = probes.out.saturating_sub(1);
+        let was_latest = pass.number == probes.made;
+        if was_latest {
+            probes.latest = None;
+        }
+        was_latest || were_too_many
     }
 
     /// Until when nobody goes, if it is open.
@@ -189,13 +229,23 @@ impl Breaker {
         self.state == State::Closed
     }
 
+    /// Whether somebody may have to wait for it: it is open, or what comes of a probe is not known yet.
+    #[must_use]
+    pub fn holds_up(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed => false,
+            State::Open { until } => until > now,
+            State::HalfOpen(probes) => probes.out > 0,
+        }
+    }
+
     /// What operators are shown.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
         let position = match self.state {
             State::Closed => Position::Closed,
             State::Open { until } if until > now => Position::Open,
-            State::Open { .. } | State::HalfOpen { .. } => Position::HalfOpen,
+            State::Open { .. } | State::HalfOpen(_) => Position::HalfOpen,
         };
         let probe_at = self.open_until().filter(|&until| until > now);
         Status { position, failures: self.failures, opens: self.opens, probe_at }

@@ -66,6 +66,8 @@ fn while_it_is_open_nobody_goes_and_then_one() {
     assert_eq!(position(&breaker, before), Position::Open);
     let probe = breaker.take(until).unwrap();
     assert!(probe.is_probe);
+    assert_eq!((breaker.ready(until), breaker.take(until)), (Ready::OnRelease, None));
+    assert!(breaker.written(until, probe));
     assert_eq!((breaker.ready(until), breaker.take(until)), (Ready::At(until + 10 * SECOND), None));
     assert_eq!(position(&breaker, until), Position::HalfOpen);
     assert!(breaker.answered(probe));
@@ -89,12 +91,12 @@ fn probe_that_fails_opens_it_for_twice_as_long_up_to_the_most() {
 fn probe_that_nothing_came_of_makes_room_for_the_next() {
     let (mut breaker, until) = opened();
     let first = breaker.take(until).unwrap();
-    assert!(breaker.abandoned(first));
+    assert!(breaker.holds_up(until) && breaker.abandoned(first) && !breaker.holds_up(until));
     let second = breaker.take(until).unwrap();
     assert!(second.is_probe);
     // The first is late.
-    assert!(!breaker.answered(first) && !breaker.abandoned(first) && breaker.failed(until, first).is_none());
-    assert_eq!(breaker.take(until), None);
+    assert!(!breaker.written(until, first));
+    assert_eq!((breaker.ready(until), breaker.take(until)), (Ready::OnRelease, None));
     assert!(breaker.answered(second));
 }
 
@@ -104,7 +106,9 @@ fn probe_that_is_silent_lets_another_one_go_and_both_decide() {
     for (which, closes) in [(0, true), (1, true), (0, false), (1, false)] {
         let (mut breaker, until) = opened();
         let first = breaker.take(until).unwrap();
-        let later = until + 10 * SECOND;
+        // To connect may take a while, too.
+        let later = until + 17 * SECOND;
+        assert!(breaker.take(later).is_none() && breaker.written(until + 7 * SECOND, first));
         assert_eq!(breaker.take(later - Duration::from_nanos(1)), None);
         let second = breaker.take(later).unwrap();
         assert!(second.is_probe && breaker.take(later).is_none());
@@ -117,6 +121,43 @@ fn probe_that_is_silent_lets_another_one_go_and_both_decide() {
         }
         assert_eq!(breaker.is_closed(), closes);
     }
+}
+
+/// A client's patience has an end; what it leaves behind still decides.
+#[test]
+fn newer_probe_that_is_abandoned_leaves_the_older_one_its_say() {
+    for closes in [true, false] {
+        let (mut breaker, until) = opened();
+        let first = breaker.take(until).unwrap();
+        breaker.written(until, first);
+        let later = until + 10 * SECOND;
+        let second = breaker.take(later).unwrap();
+        assert!(breaker.abandoned(second) && breaker.holds_up(later));
+        match closes {
+            true => assert!(breaker.answered(first)),
+            false => assert_eq!(breaker.failed(later, first), Some(20 * SECOND)),
+        }
+        assert_eq!(breaker.is_closed(), closes);
+    }
+}
+
+#[test]
+fn no_more_than_a_few_probes_are_silent_at_a_time() {
+    let (mut breaker, mut now) = opened();
+    let mut silent = Vec::new();
+    for _ in 0..SILENT_MAX {
+        let probe = breaker.take(now).unwrap();
+        breaker.written(now, probe);
+        silent.push(probe);
+        now += 10 * SECOND;
+    }
+    now += 600 * SECOND;
+    assert_eq!((breaker.ready(now), breaker.take(now)), (Ready::OnRelease, None));
+    // One of them, and not the latest, leaves.
+    assert!(breaker.abandoned(silent.remove(0)));
+    let next = breaker.take(now).unwrap();
+    assert!(next.is_probe && breaker.take(now).is_none());
+    assert!(breaker.answered(silent[0]));
 }
 
 #[test]
@@ -171,6 +212,8 @@ fn reload_keeps_the_state_within_the_new_bounds() {
 #[derive(Debug, Clone)]
 enum Step {
     Take,
+    /// The latest grant is written.
+    Written,
     /// Of the grants that are out, this one.
     Answered(usize),
     Failed(usize),
@@ -182,6 +225,7 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Take),
+        3 => Just(Step::Written),
         2 => any::<usize>().prop_map(Step::Answered),
         4 => any::<usize>().prop_map(Step::Failed),
         1 => any::<usize>().prop_map(Step::Left),
@@ -201,7 +245,8 @@ proptest! {
         let mut out: Vec<Pass> = Vec::new();
         // Probes of this very half-opening: those of earlier ones have nothing to say.
         let mut probes: Vec<Pass> = Vec::new();
-        let mut latest = now;
+        // Since when the latest is written, and whether it has left.
+        let (mut latest, mut left) = (None, false);
         for step in steps {
             let (before, opens) = (position(&breaker, now), breaker.status(now).opens);
             let mut pick = |index: usize| (!out.is_empty()).then(|| out.swap_remove(index % out.len()));
@@ -213,12 +258,19 @@ proptest! {
                         prop_assert!(before != Position::Open);
                         prop_assert_eq!(pass.is_probe, before == Position::HalfOpen);
                         if pass.is_probe {
-                            prop_assert!(probes.is_empty() || now >= latest + settings.open, "two probes at a time");
+                            prop_assert!(probes.is_empty() || left || latest.is_some_and(|latest| now >= latest + settings.open), "two probes at a time");
                             probes.push(pass);
-                            latest = now;
+                            left = false;
+                            latest = None;
+                            prop_assert!(probes.len() <= SILENT_MAX as usize);
                         }
                         out.push(pass);
                     }
+                },
+                Step::Written => if let Some(&pass) = out.last()
+                    && breaker.written(now, pass)
+                {
+                    latest.get_or_insert(now);
                 },
                 Step::Answered(index) => probed = pick(index).inspect(|&pass| {
  breaker.answered(pass); }),
@@ -229,11 +281,13 @@ proptest! {
                     }
                     probed = Some(pass);
                 },
-                Step::Left(index) => probed = pick(index).inspect(|&pass| {
-                    if breaker.abandoned(pass) {
-                        probes.clear();
-                    }
-                }),
+                Step::Left(index) => if let Some(pass) = pick(index) {
+                    let is_latest = probes.last() == Some(&pass);
+                    let makes_room = breaker.abandoned(pass);
+                    prop_assert!(makes_room || !is_latest);
+                    left |= is_latest;
+                    probes.retain(|probe| *probe != pass);
+                },
                 Step::Wait(millis) => now += Duration::from_millis(millis),
                 Step::Reload(open, most) => {
                     settings = Settings { open: u32::try_from(open).unwrap() * SECOND, open_max: u32::try_from(most).unwrap() * SECOND, ..settings };
@@ -245,6 +299,9 @@ proptest! {
                 prop_assert!(probed.is_some_and(|pass| probes.contains(&pass)), "closed by somebody else");
             }
             probes.retain(|probe| Some(*probe) != probed);
+            if after.position != Position::HalfOpen || after.opens > opens {
+                probes.clear();
+            }
             prop_assert!(after.opens - opens <= 1);
             prop_assert!(breaker.open_until().is_none_or(|until| until <= now + settings.open_max));
         }

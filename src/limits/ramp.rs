@@ -46,6 +46,8 @@ struct Doubling {
     patience: Duration,
     /// Since when all that may go are out.
     full: Instant,
+    /// It binds also when nobody waits: until the first was accepted.
+    is_trial: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +67,13 @@ struct Steps {
 impl Ramp {
     /// After an outage. Who is silent for `patience` counts as answered.
     pub(super) fn after_outage(id: RampId, now: Instant, patience: Duration) -> Self {
-        let growth = Growth::Doubling(Doubling { patience: patience.max(PATIENCE_LEAST), full: now });
+        let growth = Growth::Doubling(Doubling { patience: patience.max(PATIENCE_LEAST), full: now, is_trial: false });
+        Self { id, at_a_time: 1, out: 0, growth }
+    }
+
+    /// The same where nobody knows whether anything is accepted: one goes first, also when nobody waits.
+    pub(super) fn to_see(id: RampId, now: Instant) -> Self {
+        let growth = Growth::Doubling(Doubling { patience: PATIENCE, full: now, is_trial: true });
         Self { id, at_a_time: 1, out: 0, growth }
     }
 
@@ -86,7 +94,7 @@ impl Ramp {
             return Ready::Now;
         }
         let (since, patience, more) = match &mut self.growth {
-            Growth::Doubling(Doubling { patience, full }) => (full, *patience, self.at_a_time),
+            Growth::Doubling(Doubling { patience, full, .. }) => (full, *patience, self.at_a_time),
             Growth::Steps(steps) => (&mut steps.stepped, PATIENCE, 1),
         };
         if *since + patience > now {
@@ -113,14 +121,17 @@ impl Ramp {
         }
     }
 
-    /// One was answered.
+    /// One was answered, and not refused.
     pub(super) fn answered(&mut self, now: Instant, id: RampId) {
         if id != self.id {
             return;
         }
-        let Growth::Steps(steps) = &mut self.growth else {
-            self.at_a_time = self.at_a_time.saturating_add(1);
-            return;
+        let steps = match &mut self.growth {
+            Growth::Steps(steps) => steps,
+            Growth::Doubling(doubling) => {
+                (self.at_a_time, doubling.is_trial) = (self.at_a_time.saturating_add(1), false);
+                return;
+            }
         };
         if std::mem::take(&mut steps.is_probing) {
             (self.at_a_time, steps.stepped) = (self.at_a_time.max(steps.half), now);
@@ -145,7 +156,7 @@ impl Ramp {
 
     /// Whether it is over when nobody waits.
     pub(super) fn is_for_the_crowd(&self) -> bool {
-        matches!(self.growth, Growth::Doubling(_))
+        matches!(self.growth, Growth::Doubling(Doubling { is_trial: false, .. }))
     }
 
     /// Whether nobody has gone by it for so long that it says nothing any more.

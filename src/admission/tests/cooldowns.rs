@@ -136,6 +136,7 @@ async fn a_restart_keeps_the_cooldown_and_not_what_an_outage_has_taught() {
         } else {
             let closed = lane.usage.closed_until.unwrap();
             assert!(closed <= until + SECOND && closed + SECOND >= until, "{closed:?} {until:?}");
+            assert_eq!(lane.usage.at_a_time, Some(1), "and then one goes to see");
         }
         tokio::time::sleep(600 * SECOND).await;
     }
@@ -150,4 +151,56 @@ async fn who_wants_no_cooldown_has_none() {
         lose(permit(&admission).await);
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_that_is_refused_lets_no_more_go() {
+    let admission = one(Quota { requests: None, ..quota(1, 10) });
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(permit(&admission).await);
+    }
+    assert!(held.pop().map(lose).unwrap().is_none());
+    assert!(held.pop().map(lose).unwrap().is_some());
+    drop(held);
+    for _ in 0..3 {
+        let mut probe = permit(&admission).await;
+        assert!(probe.is_probe());
+        probe.writing();
+        probe.written();
+        probe.refused(&Signal::default());
+        probe.answered();
+        probe.ended();
+        assert_eq!(at_a_time(&admission), Some(1));
+    }
+    answer(permit(&admission).await);
+    assert!(at_a_time(&admission).is_some_and(|more| more > 1));
+}
+
+/// Some providers break all connections of who has too many.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_began_with_resets_does_not_end_the_caution() {
+    let admission = one(quota(1_000, 40));
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(permit(&admission).await);
+    }
+    held.iter_mut().for_each(Permit::writing);
+    for permit in held.into_iter().rev() {
+        lose(permit);
+    }
+    assert_eq!((position(&admission), at_a_time(&admission)), (Position::Open, Some(1)));
+    answer(permit(&admission).await);
+    assert_eq!((position(&admission), at_a_time(&admission)), (Position::Closed, Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cooldown_is_shown_for_itself_beside_what_the_provider_said() {
+    let admission = one(quota(40, 5));
+    let (mut refused, first, second) = (permit(&admission).await, permit(&admission).await, permit(&admission).await);
+    refused.writing();
+    let closed = refused.refused(&Signal { retry_after: Some(30 * SECOND), ..Signal::default() });
+    let until = [first, second].map(lose)[1].unwrap();
+    let usage = admission.lanes()[0].usage;
+    assert_eq!((usage.cooling_until, usage.closed_until), (Some(until), closed));
 }

@@ -163,9 +163,10 @@ async fn what_is_not_counted_goes_where_it_has_not_failed_and_where_nobody_waits
     let first = place.permit().await.unwrap().lane().clone();
     place.failed(&first, Blame::Upstream);
     assert_eq!((&*first.upstream, &*place.permit().await.unwrap().lane().upstream), ("a", "b"));
-    // One of them finds no slot of that one.
-    for _ in 0..6 {
-        let mut permit = admission.place(demand(Priority::Normal)).permit().await.unwrap();
+    for _ in 0..5 {
+        let mut only = admission.place(demand(Priority::Normal));
+        only.only(vec!["a".into()]);
+        let mut permit = only.permit().await.unwrap();
         permit.writing();
         permit.failed();
         permit.ended();
@@ -173,4 +174,23 @@ async fn what_is_not_counted_goes_where_it_has_not_failed_and_where_nobody_waits
     assert_eq!(&*exempt().permit().await.unwrap().lane().upstream, "b");
     place.failed(&LaneId { upstream: "b".into(), key: KeyId::of("k") }, Blame::Upstream);
     assert_eq!(&*place.permit().await.unwrap().lane().upstream, "b", "it has failed at both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_unknown_is_tried_by_one_call_and_not_by_a_burst() {
+    let admission = admission(vec![way("a", &["k", "l"], quota(400, 20))], BOUNDS);
+    let mut place = admission.place(demand(Priority::Normal));
+    let (unknown, _) = is_unknown(&mut place).await;
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        let mut tries = Vec::new();
+        for _ in 0..5 {
+            tries.push(admission.place(demand(Priority::Normal)).permit().await.unwrap());
+        }
+        tries.retain(|permit| permit.lane().key == unknown);
+        assert_eq!(tries.len(), 1);
+        let lane = tries[0].lane().clone();
+        tries.into_iter().for_each(spend);
+        assert!(admission.place(demand(Priority::Normal)).key_is_unknown(&lane));
+    }
 }

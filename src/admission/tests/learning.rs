@@ -161,6 +161,7 @@ impl World {
                 Answer::Fine => {
                     self.seen.borrow_mut().accepted.push(at);
                     permit.accepted();
+                    permit.answered();
                     return permit.ended();
                 }
                 Answer::TooMany => {

@@ -181,14 +181,37 @@ async fn all_keys_of_an_upstream_obey_one_breaker_and_one_of_them_probes() {
     open(&admission).await;
     let waiting: Vec<_> = (0..6).map(|_| waits(&admission, demand(Priority::Normal))).collect();
     wait_for(&admission, 6).await;
-    // One that is silent for as long as it was open is taken for slow, and another one goes.
-    for (seconds, left) in [(9, 6), (11, 5), (19, 5), (21, 4)] {
+    let mut waiting = waiting.into_iter();
+    tokio::time::sleep_until(start + 9 * SECOND).await;
+    assert_eq!(admission.waiting(), 6);
+    let mut silent = waiting.next().unwrap().await.unwrap().unwrap();
+    // It holds its place until it is written. Then, silent for as long as it was open, it is taken for slow, and another
+    // one goes.
+    tokio::time::sleep_until(start + 29 * SECOND).await;
+    assert_eq!(admission.waiting(), 5);
+    silent.writing();
+    silent.written();
+    for (seconds, left) in [(38, 5), (40, 4), (60, 4)] {
         tokio::time::sleep_until(start + seconds * SECOND).await;
         assert_eq!(admission.waiting(), left);
     }
+    answer(silent);
     for next in waiting {
         answer(next.await.unwrap().unwrap());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_nobody_calls_is_not_said_to_fail_for_ever() {
+    let admission = one(quota(40, 5));
+    open(&admission).await;
+    assert!(admission.is_failing());
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(!admission.is_failing(), "the next one can go");
+    let probe = permit(&admission).await;
+    assert!(admission.is_failing(), "others wait for what comes of it");
+    drop(probe);
+    assert!(!admission.is_failing());
 }
 
 #[tokio::test(start_paused = true)]

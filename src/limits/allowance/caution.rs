@@ -16,7 +16,7 @@ pub struct LimitSignal {
 }
 
 impl Allowance {
-    /// The upstream has answered the permit's request. Says whether more may go by that.
+    /// The upstream has answered the permit's request, and not refused it. Says whether more may go by that.
     pub fn answered(&mut self, now: Instant, taken: &Taken) -> bool {
         let (Some(id), Some(ramp)) = (taken.ramp, &mut self.ramp) else { return false };
         ramp.answered(now, id);
@@ -31,7 +31,7 @@ impl Allowance {
         let (lesson, is_new) = self.learned.lost(now, &taken.evidence, cooldown)?;
         let until = lesson.closed_until();
         self.close_until(until);
-        self.cooling_until = self.closed_until;
+        self.cooling_until = Some(until);
         self.obey_learned(now);
         if !cooldown.first.is_zero() && (is_new || self.ramp.is_none()) {
             self.ramps += 1;
@@ -51,8 +51,18 @@ impl Allowance {
     /// The upstream is in order again: those who waited go one by one, then two by two.
     /// Who is silent for `patience` holds nobody up any longer.
     pub fn ease_in(&mut self, now: Instant, patience: Duration) {
+        // One that is there for another reason goes on: it ends by what is accepted.
+        if self.ramp.is_none_or(|ramp| ramp.is_for_the_crowd()) {
+            self.ramps += 1;
+            self.ramp = Some(Ramp::after_outage(self.ramps, now, patience));
+        }
+    }
+
+    /// Nothing is permitted until then, and then one goes to see.
+    pub fn set_aside(&mut self, until: Instant) {
+        self.close_until(until);
         self.ramps += 1;
-        self.ramp = Some(Ramp::after_outage(self.ramps, now, patience));
+        self.ramp = Some(Ramp::to_see(self.ramps, until));
     }
 
     /// Nobody waits any more who could come as a herd.

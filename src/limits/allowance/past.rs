@@ -25,8 +25,9 @@ impl Allowance {
             None => {}
         }
         self.obey_learned(now);
-        if let Some(until) = self.learned.closed_until() {
-            self.close_until(until);
+        if let Some(until) = self.learned.closed_until().filter(|&until| until > now) {
+            // What it was closed for may have been a reset: those who come then are no herd.
+            self.set_aside(until);
         }
         for &Spent { at, requests, tokens } in &before.spent {
             self.day.spend(at, requests.into());

@@ -72,8 +72,8 @@ impl Learned {
             self.losses.before.get_or_insert_with(|| (Box::new(self.assumed.clone()), of));
         }
         // Who wants no cooldown has none, and no penalty either.
-        let length = doubled(cooldown.first, self.losses.row).min(cooldown.max);
-        let length = if cooldown.first.is_zero() { Duration::ZERO } else { length.max(self.penalty) };
+        let length = doubled(cooldown.first, self.losses.row).max(self.penalty).min(cooldown.max);
+        let length = if cooldown.first.is_zero() { Duration::ZERO } else { length };
         Some((self.conclude(now, &of, &Signal::default(), Some(length)), is_new))
     }
 

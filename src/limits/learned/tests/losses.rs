@@ -85,6 +85,18 @@ fn cooldown_doubles_with_each_in_a_row_and_begins_anew_after_an_acceptance() {
 }
 
 #[test]
+fn no_cooldown_is_longer_than_it_may_be_whatever_a_penalty_was() {
+    let mut story = Story::new(CONFIGURED);
+    story.learned.penalty = 30 * Duration::from_secs(1);
+    for (max, seconds) in [(5, 5), (60, 30)] {
+        let cooldown = Cooldown { max: Duration::from_secs(max), ..COOLDOWN };
+        let evidence = story.evidence(5, 2, 0);
+        let (lesson, _) = (0..2).find_map(|_| story.learned.lost(story.now, &evidence, cooldown)).unwrap();
+        assert_eq!((lesson.closed_until() - story.now).as_secs(), seconds);
+    }
+}
+
+#[test]
 fn those_that_break_together_are_one_signal() {
     let mut story = Story::new(CONFIGURED);
     let together: Vec<Evidence> = (1..6).map(|in_flight| story.evidence(10, in_flight, 0)).collect();
