@@ -176,7 +176,8 @@ fn judge_own(world: &World, lived: &Lived) -> Result<(), TestCaseError> {
 pub(super) fn judge_spent(world: &World, lived: &Lived) -> Result<(), TestCaseError> {
     let quota = world.reload.as_ref().filter(|_| lived.reloaded.is_some()).map_or(&world.quota, |(_, quota)| quota);
     let (now, usage) = lived.usage;
-    let span = quota.window + quota.window_margin;
+    // A margin that was learned is longer.
+    let span = quota.window + usage.window_margin;
     let since = |at: fn(&Seen) -> Instant, span: Duration| lived.seen.iter().filter(move |seen| at(seen) + span > now);
     let requests = u32::try_from(since(|seen| seen.stamped, span).count()).unwrap();
     // Of what was sent before there was a window nobody knows when: it counts as full.
