@@ -92,15 +92,15 @@ fn judge_recovery(story: &Story, evidence: &Evidence) {
     match story.expect.continued_min {
         None => assert!(broken <= cut, "{broken} broken streams, and the provider cut {cut} answers"),
         Some(least) => {
-            // Who was cut off at the very end may not have heard of it.
+            // Whose client was cut off at the very end has failed unheard.
             assert!(failed >= broken as f64, "{broken} streams broke, though {failed} were not continued");
-            // The style of vLLM has no words for thoughts that have not come to an end; and of an answer that has, nothing
-            // but its usage is missing, which nobody can ask for.
-            let past_help = evidence.broken_in(Came::Reasoning) + evidence.broken_in(Came::Finish);
-            let continuable = ok + failed - past_help as f64;
+            // The style of vLLM has no words for thoughts that have not come to an end.
+            let continuable = ok + (broken - evidence.broken_in(Came::Reasoning)) as f64;
             assert!(ok > 0.0 && ok >= least * continuable, "{ok} of {continuable} broken streams went on");
         }
     }
+    let (without_usage, cut_late) = (evidence.without_usage(), evidence.cut_late());
+    assert!(without_usage <= cut_late, "{without_usage} lack their usage, and {cut_late} were cut before it");
     let (timed_out, stalled) = (evidence.timed_out(), evidence.stalled(story));
     assert!(timed_out <= stalled, "{timed_out} timed out, and the provider was silent {stalled} times");
     // The others were cut off at the end, or were to continue a stream.
@@ -154,10 +154,9 @@ fn report(story: &Story, evidence: &Evidence) {
     println!("in flight at most {}, all slots taken for {:.1} s", stats.in_flight_max, stats.in_full_seconds);
     println!("faults {:?}, {} streams broken, {} hung up", stats.faults, evidence.broken(), stats.hangups);
     let (ok, failed) = (evidence.metrics.continued("ok"), evidence.metrics.continued("failed"));
-    let (thinking, finished) = (evidence.broken_in(Came::Reasoning), evidence.broken_in(Came::Finish));
-    println!(
-        "{ok} streams went on, {failed} could not: {thinking} broke in their reasoning, {finished} before their usage"
-    );
+    let (thinking, without_usage) = (evidence.broken_in(Came::Reasoning), evidence.without_usage());
+    println!("{ok} streams went on, {failed} could not, {thinking} of these in the middle of their reasoning");
+    println!("{without_usage} lack their usage, and {} were cut after the finish reason", evidence.cut_late());
     println!("{} timed out, the provider was silent {} times", evidence.timed_out(), evidence.stalled(story));
     if story.expect.rate_used_min.is_some() {
         println!("rate used: {:.2} %", evidence.rate_used(story, period(story)) * 100.0);

@@ -151,7 +151,12 @@ impl StreamReader {
         }
         // Without `[DONE]` nothing is missing: that says that the stream is over, which its end says, too.
         let whole = self.finished && expected.is(&self.reasoning, &self.content);
-        if whole && self.usage.is_some() == expected.usage { Outcome::Ok } else { Outcome::FalselyComplete }
+        match self.usage {
+            _ if !whole => Outcome::FalselyComplete,
+            None if expected.usage && self.done => Outcome::FalselyComplete,
+            None if expected.usage => Outcome::WithoutUsage,
+            _ => Outcome::Ok,
+        }
     }
 }
 
@@ -226,7 +231,11 @@ mod tests {
         let told = Outcome::Broken { code: "upstream_disconnected".to_owned() };
         for cut in 0..stream.len() {
             let part = stream[..cut].to_vec();
-            let complete = if cut + 1 == stream.len() { Outcome::Ok } else { Outcome::FalselyComplete };
+            let complete = match stream.len() - cut {
+                1 => Outcome::Ok,
+                2 => Outcome::WithoutUsage,
+                _ => Outcome::FalselyComplete,
+            };
             assert_eq!(outcome(&part, End::Clean, &expected), complete, "{cut}");
             assert_eq!(outcome(&part, End::Broken, &expected), Outcome::broken_transport(), "{cut}");
             let broken = [part.clone(), vec![error.clone()]].concat();

@@ -12,6 +12,8 @@ use crate::sim::content;
 pub enum Outcome {
     /// Answered whole, every byte right.
     Ok,
+    /// Answered whole, every byte right, but not told its usage: the stream ended after the finish reason.
+    WithoutUsage,
     /// Answered with another status than 200.
     Refused {
         /// The status.
@@ -42,6 +44,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok => f.write_str("ok"),
+            Self::WithoutUsage => f.write_str("without usage"),
             Self::Refused { status, code } => write!(f, "refused {status} {code}"),
             Self::Broken { code } => write!(f, "broken {code}"),
             Self::Corrupt => f.write_str("corrupt"),

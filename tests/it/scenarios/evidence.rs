@@ -87,10 +87,25 @@ impl Evidence {
     }
 
     /// What went wrong for clients, of all that could go wrong. A stream that broke after its first event could not be
-    /// helped, as long as it is seen to be broken; nor could who got no byte in time, since the provider may still be at it.
+    /// helped, as long as it is seen to be broken; nor could who got no byte in time, since the provider may still be at it;
+    /// nor one that lacks its usage alone, which nobody can ask for.
     pub(super) fn errors(&self) -> Vec<&Sample> {
-        let is_fine = |sample: &&Sample| matches!(sample.outcome, Outcome::Ok | Outcome::Unfinished);
-        self.samples().filter(|sample| !is_fine(sample) && !is_broken(sample) && !has_timed_out(sample)).collect()
+        let is_fine = |sample: &&Sample| {
+            matches!(sample.outcome, Outcome::Ok | Outcome::WithoutUsage | Outcome::Unfinished)
+                || is_broken(sample)
+                || has_timed_out(sample)
+        };
+        self.samples().filter(|sample| !is_fine(sample)).collect()
+    }
+
+    /// How many streams were whole but for the usage that they were to tell.
+    pub(super) fn without_usage(&self) -> u64 {
+        self.count(|sample| sample.outcome == Outcome::WithoutUsage)
+    }
+
+    /// How many answers the provider cut after their last text.
+    pub(super) fn cut_late(&self) -> u64 {
+        self.faults("reset_late")
     }
 
     /// How many streams broke after their first event.

@@ -27,7 +27,7 @@ impl Page {
         let values = samples.filter(|rest| rest.starts_with(['{', ' '])).filter_map(|rest| {
             let (found, value) = rest.rsplit_once(' ')?;
             let bears = |label: &&str| found.contains(*label);
-            labels.iter().all(|label| bears(label)).then(|| value.parse::<f64>().expect("a number"))
+            labels.iter().all(bears).then(|| value.parse::<f64>().expect("a number"))
         });
         values.sum()
     }

@@ -63,7 +63,7 @@ pub(super) fn record(story: &Story, evidence: &Evidence, file: &Path) {
         "streams": {
             "continued": metrics.continued("ok"), "not_continued": metrics.continued("failed"),
             "broken_in_reasoning": evidence.broken_in(Came::Reasoning),
-            "broken_before_usage": evidence.broken_in(Came::Finish),
+            "without_usage": evidence.without_usage(),
         },
         "silences": { "of_the_provider": evidence.stalled(story), "timed_out": evidence.timed_out() },
         "groups": outcomes.collect::<Vec<_>>(),
