@@ -49,8 +49,9 @@ impl State {
         let more = lane.allowance.answered(now, &held.taken);
         let closes = self.breakers.answered(breaker, pass);
         if closes {
+            let patience = self.breakers.caution().breaker.open;
             let lanes = self.lanes.iter_mut().map(|(_, lane)| lane);
-            lanes.filter(|lane| lane.breaker == breaker).for_each(|lane| lane.allowance.ease_in());
+            lanes.filter(|lane| lane.breaker == breaker).for_each(|lane| lane.allowance.ease_in(now, patience));
             self.dispatch_upstream(shared, now, breaker);
         } else if more {
             self.dispatch(shared, now, held.lane, Backlog::Waiting);

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::clients::ClientNumber;
+use super::elsewhere::Choice;
 use super::fair::Tag;
 use super::line::{Line, Turn};
 use super::permit::Held;
@@ -91,7 +92,8 @@ impl State {
                 break Ready::OnRelease;
             };
             let (ask, has_own) = (Ask { class, tokens: waiting.tokens.tokens() }, waiting.own.is_some());
-            match self.take(shared, now, (lane, client), ask, backlog, has_own) {
+            let choice = waiting.choice.clone();
+            match self.take(shared, now, (lane, client), (ask, choice.as_deref()), backlog, has_own) {
                 Ok(permit) => self.grant(now, lane, next, permit),
                 Err(Missing::Own(ready)) => self.park(client, ready),
                 Err(Missing::Lane(ready)) => break ready,
@@ -114,7 +116,7 @@ impl State {
         shared: &Arc<Shared>,
         now: Instant,
         (lane, client): (usize, ClientNumber),
-        ask: Ask,
+        (ask, choice): (Ask, Option<&Choice>),
         backlog: Backlog,
         has_own: bool,
     ) -> Result<Permit, Missing> {
@@ -141,7 +143,7 @@ impl State {
         let pass = self.breakers.take(known.breaker, now);
         Ok(Permit::new(
             shared,
-            known.next_id(),
+            known.next_id(now, choice),
             Held {
                 lane,
                 client,

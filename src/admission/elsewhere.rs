@@ -37,6 +37,7 @@ impl Choice {
         self.only.as_ref().is_none_or(|only| only.contains(upstream))
     }
 
+<<<<<<< HEAD
     /// Whether a lane will do, on which so many keys take turns.
     pub(super) fn has_lane(&self, lane: &LaneId, keys: usize) -> bool {
         if self.avoid.has(lane) {
@@ -45,6 +46,17 @@ impl Choice {
         match lane.key {
             KeyId::ALL => self.not.iter().filter(|not| not.upstream == lane.upstream).count() < keys,
             _ => !self.not.contains(lane),
+=======
+    /// Whether a key of an upstream will do.
+    pub(super) fn has_key(&self, upstream: &Arc<str>, key: KeyId) -> bool {
+        !self.not.iter().any(|not| not.upstream == *upstream && not.key == key)
+    }
+
+    /// A key will not do from now on.
+    pub(super) fn exclude(&mut self, lane: &LaneId) {
+        if !self.not.contains(lane) {
+            self.not.push(lane.clone());
+>>>>>>> h-fixb
         }
     }
 }
@@ -91,9 +103,10 @@ impl State {
         lanes.retain(|lane| self.lanes.get(*lane).is_some_and(|lane| !avoids.has(&lane.id)));
         let client = self.clients.key_of(&demand.client);
         let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
-        self.take_if_idle(shared, now, &lanes, client, ask)
+        self.take_if_idle(shared, now, &lanes, client, (ask, demand.choice.as_deref()))
     }
 
+<<<<<<< HEAD
     /// Whether other lanes serve the call than those on which it has failed.
     pub(super) fn has_elsewhere(&mut self, now: Instant, demand: &Demand, avoids: &Avoids) -> bool {
         let lanes = self.ways.serving(&mut self.lanes, now, demand.wanted()).unwrap_or_default();
@@ -102,16 +115,18 @@ impl State {
 
     /// The provider does not know the key of a lane. Says whether another one serves the call; then nobody goes by this one
     /// for a while, but for who has it alone.
+=======
+    /// The provider does not know a key. Says whether another one serves the call; then nobody goes by this one for a while,
+    /// but for who has it alone.
+>>>>>>> h-fixb
     pub(super) fn set_aside(&mut self, now: Instant, demand: &Demand, lane: &LaneId) -> bool {
         let others = self.ways.serving(&mut self.lanes, now, demand.wanted()).unwrap_or_default();
-        let is_known = |lane: &usize| {
-            self.lanes.get(*lane).is_some_and(|lane| lane.unknown_until.is_none_or(|until| until <= now))
-        };
+        let choice = demand.choice.as_deref();
+        let is_known = |lane: &usize| self.lanes.get(*lane).is_some_and(|lane| lane.has_known_key(now, choice));
         let has_others = others.iter().any(is_known);
-        let unknown = self.lanes.iter_mut().map(|(_, known)| known).find(|known| known.id == *lane);
-        if let Some(unknown) = unknown.filter(|_| has_others) {
-            unknown.unknown_until = Some(now + UNKNOWN_FOR);
-            unknown.allowance.close_until(now + UNKNOWN_FOR);
+        let mut lanes = self.lanes.iter_mut().map(|(_, known)| known);
+        if let Some(known) = lanes.find(|known| known.has_key(lane)).filter(|_| has_others) {
+            known.set_aside(now, lane.key, now + UNKNOWN_FOR);
         }
         has_others
     }

@@ -1,6 +1,7 @@
 //! A lane: one key of one upstream, or all of them where they share one allowance.
 
 use super::breakers::{BreakerIndex, GONE};
+use super::elsewhere::Choice;
 use super::fair::Fair;
 use super::floors::Floors;
 use super::status::LaneStatus;
@@ -31,8 +32,8 @@ pub(super) struct Lane {
     pub(super) is_paused: bool,
     /// The key is a client's own: it is forgotten when it is untouched.
     pub(super) is_passing: bool,
-    /// The provider does not know its key: until then nobody goes by it who can go by another.
-    pub(super) unknown_until: Option<Instant>,
+    /// Keys that the provider does not know: until then nobody goes by them who can go by another.
+    unknown: Vec<(KeyId, Instant)>,
     /// When it is looked at next.
     pub(super) wake: Option<Instant>,
 }
@@ -52,24 +53,58 @@ impl Lane {
             breaker: GONE,
             is_paused: false,
             is_passing: false,
-            unknown_until: None,
+            unknown: Vec::new(),
             wake: None,
         }
-    }
-
-    /// How many keys take turns on it.
-    pub(super) fn keys(&self) -> usize {
-        self.keys.len()
     }
 
     /// The keys that share it.
     pub(super) fn share(&mut self, keys: &[KeyId]) {
         self.keys = keys.to_vec();
+        self.unknown.retain(|(key, _)| keys.contains(key));
     }
 
-    /// The lane as the next permit names it: with the key to use.
-    pub(super) fn next_id(&mut self) -> LaneId {
-        self.turn = (self.turn + 1) % self.keys.len().max(1);
+    /// Whether a permit of it may name this key.
+    pub(super) fn has_key(&self, lane: &LaneId) -> bool {
+        self.id.upstream == lane.upstream && self.keys.contains(&lane.key)
+    }
+
+    /// Whether one of its keys will do.
+    pub(super) fn serves(&self, choice: &Choice) -> bool {
+        self.keys.iter().any(|key| choice.has_key(&self.id.upstream, *key))
+    }
+
+    /// Whether the provider knows a key, as far as we have seen.
+    pub(super) fn is_known(&self, now: Instant, key: KeyId) -> bool {
+        !self.unknown.iter().any(|&(unknown, until)| unknown == key && until > now)
+    }
+
+    /// Whether it has a key that the provider knows and that will do.
+    pub(super) fn has_known_key(&self, now: Instant, choice: Option<&Choice>) -> bool {
+        self.keys.iter().any(|&key| self.will_do(now, key, choice))
+    }
+
+    fn will_do(&self, now: Instant, key: KeyId, choice: Option<&Choice>) -> bool {
+        self.is_known(now, key) && choice.is_none_or(|choice| choice.has_key(&self.id.upstream, key))
+    }
+
+    /// The provider does not know a key. Where it knows none, nobody goes before one of them is to be tried again.
+    pub(super) fn set_aside(&mut self, now: Instant, key: KeyId, until: Instant) {
+        self.unknown.retain(|&(unknown, until)| unknown != key && until > now);
+        self.unknown.push((key, until));
+        if !self.has_known_key(now, None)
+            && let Some(first) = self.unknown.iter().map(|&(_, until)| until).min()
+        {
+            self.allowance.close_until(first);
+        }
+    }
+
+    /// The lane as the next permit names it: with the key to use, which is one that will do if there is one.
+    pub(super) fn next_id(&mut self, now: Instant, choice: Option<&Choice>) -> LaneId {
+        let turns = (1..=self.keys.len()).map(|turn| (self.turn + turn) % self.keys.len());
+        let is_chosen = |turn: &usize| choice.is_none_or(|choice| choice.has_key(&self.id.upstream, self.keys[*turn]));
+        let best = turns.clone().find(|&turn| self.will_do(now, self.keys[turn], choice));
+        self.turn = best.or_else(|| turns.clone().find(is_chosen)).or_else(|| turns.clone().next()).unwrap_or(0);
         LaneId { upstream: self.id.upstream.clone(), key: self.keys.get(self.turn).copied().unwrap_or(self.id.key) }
     }
 

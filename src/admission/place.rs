@@ -163,7 +163,7 @@ impl Place {
     /// The provider does not know the key of this lane: the call does not go by it again. If others serve the call nobody
     /// goes by it for a minute, and the next permit is one of theirs; says whether that is so.
     pub fn key_is_unknown(&mut self, lane: &LaneId) -> bool {
-        self.choose(|choice| choice.not.push(lane.clone()));
+        self.choose(|choice| choice.exclude(lane));
         self.shared.with(|state, now| state.set_aside(now, &self.demand, lane))
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::breakers::Breakers;
 use super::clients::{ClientNumber, ClientQuota, Clients};
-use super::elsewhere::Avoids;
+use super::elsewhere::{Avoids, Choice};
 use super::floors::Shares;
 use super::lane::Lane;
 use super::line::{Line, Waiting};
@@ -133,9 +133,8 @@ impl State {
         arrival: u64,
         admitted: bool,
     ) -> Result<Asked, Refusal> {
-        let model = demand.model.as_deref();
         if demand.exempt {
-            let lane = self.ways.first(&self.lanes, model, demand.key)?;
+            let lane = self.ways.first(&self.lanes, now, &self.breakers, (demand.wanted(), avoids))?;
             return Ok(Asked::Granted(Permit::exempt(shared, lane)));
         }
         if self.closed {
@@ -146,7 +145,9 @@ impl State {
         let ask = Ask { class: demand.priority, tokens: demand.tokens.tokens() };
         let is_first = !self.has_waiting(&lanes, client, demand.priority);
         let preferred = self.preferred(&lanes, avoids);
-        if is_first && let Some(permit) = self.take_if_idle(shared, now, &preferred, client, ask) {
+        if is_first
+            && let Some(permit) = self.take_if_idle(shared, now, &preferred, client, (ask, demand.choice.as_deref()))
+        {
             return Ok(Asked::Granted(permit));
         }
         let own = self.reserve_own(now, client, ask)?;
@@ -204,7 +205,7 @@ impl State {
         now: Instant,
         lanes: &[usize],
         client: ClientNumber,
-        ask: Ask,
+        ask: (Ask, Option<&Choice>),
     ) -> Option<Permit> {
         let mut rest = lanes;
         while let Some(&first) = rest.first() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::breakers::{BreakerIndex, GONE};
-use super::elsewhere::Choice;
+use super::breakers::{BreakerIndex, Breakers, GONE};
+use super::elsewhere::{Avoids, Choice};
 use super::lane::Lane;
 use super::{Full, Refusal, Way};
 use crate::ids::{KeyId, LaneId};
@@ -173,7 +173,7 @@ impl Ways {
             }
         }
         if let Some(choice) = choice {
-            serving.retain(|lane| lanes.get(*lane).is_some_and(|lane| choice.has_lane(&lane.id, lane.keys())));
+            serving.retain(|lane| lanes.get(*lane).is_some_and(|lane| lane.serves(choice)));
         }
         if serving.is_empty() { Err(no_upstream(model)) } else { Ok(serving) }
     }
@@ -209,15 +209,37 @@ impl Ways {
         (self.sweep_at, self.swept) = (2 * lanes.len(), Some(now));
     }
 
-    /// The lane of a request that is not counted: the first that serves the model.
-    pub(super) fn first(&self, lanes: &Slab<Lane>, model: Option<&str>, key: KeyId) -> Result<LaneId, Refusal> {
-        let known = self.ways.iter().find(|known| (known.way.serves)(model)).ok_or_else(|| no_upstream(model))?;
-        let lane = known.lanes.first().and_then(|index| lanes.get(*index)).map(|lane| lane.id.key);
-        let key = match known.way.scope {
-            Scope::Upstream => known.way.keys.first().copied().unwrap_or(key),
-            Scope::Key => lane.unwrap_or(key),
-        };
-        Ok(LaneId { upstream: Arc::clone(&known.way.upstream), key })
+    /// The lane of a request that is not counted: the first that serves it, of those whose key the provider knows, where it
+    /// has not failed, and whose upstream is not left alone, as far as there are such.
+    ///
+    /// # Errors
+    /// When nobody serves it.
+    pub(super) fn first(
+        &self,
+        lanes: &Slab<Lane>,
+        now: Instant,
+        breakers: &Breakers,
+        (wanted, avoids): (Wanted<'_>, &Avoids),
+    ) -> Result<LaneId, Refusal> {
+        let Wanted { model, key, choice } = wanted;
+        let mut best: Option<((bool, bool, bool), LaneId)> = None;
+        for (index, known) in self.ways.iter().enumerate().filter(|(_, known)| (known.way.serves)(model)) {
+            let keys = if known.has_lanes_of_clients() { &[key] } else { &known.way.keys[..] };
+            for id in keys.iter().map(|&key| LaneId { upstream: Arc::clone(&known.way.upstream), key }) {
+                let will_do =
+                    |choice: &Choice| choice.has_upstream(&id.upstream) && choice.has_key(&id.upstream, id.key);
+                if !choice.is_none_or(will_do) {
+                    continue;
+                }
+                let lane = known.lanes.iter().filter_map(|lane| lanes.get(*lane)).find(|lane| lane.has_key(&id));
+                let is_unknown = lane.is_some_and(|lane| !lane.is_known(now, id.key));
+                let against = (is_unknown, avoids.has(&id), !breakers.is_closed(index));
+                if best.as_ref().is_none_or(|(least, _)| against < *least) {
+                    best = Some((against, id));
+                }
+            }
+        }
+        best.map(|(_, id)| id).ok_or_else(|| no_upstream(model))
     }
 
     /// Pauses an upstream, or lets it go on. Says whether there is one of that name.

@@ -227,7 +227,7 @@ impl Allowance {
             *played = None;
         }
         (self.closed_until, self.cooling_until) = (None, None);
-        let (ramp, is_probe) = self.ramp.as_mut().map(Ramp::take).unzip();
+        let (ramp, is_probe) = self.ramp.as_mut().map(|ramp| ramp.take(now)).unzip();
         self.tokens.take(ask.tokens);
         self.day.take(1);
         self.slots.take(ask.class);

@@ -1,7 +1,8 @@
 //! Fewer at a time, after something went wrong: nobody who waited comes back as a herd.
 //!
 //! - **After an outage** one exchange goes, then one more at a time for each that was answered: twice as many each round,
-//!   until nobody waits any more.
+//!   until nobody waits any more. What is silent for a while counts as answered: it may be an answer that takes minutes, and
+//!   nobody is to wait for that.
 //! - **After resets that were taken for a refusal** one goes, the *probe*; then half of what was in flight before; then one
 //!   more for each round that was answered, until as many go as before. Where rounds do not end, since connections stay
 //!   open, one more goes each minute.
@@ -18,6 +19,8 @@ pub(super) type RampId = u64;
 const ROUND_MAX: u32 = 16;
 /// Who waits for an answer that does not come gets one more after this.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After an outage nobody is taken for silent before this.
+const PATIENCE_LEAST: Duration = Duration::from_secs(1);
 
 /// How many may go at a time, and how that grows.
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +35,17 @@ pub(super) struct Ramp {
 #[derive(Debug, Clone, Copy)]
 enum Growth {
     /// One more for each answer.
-    Doubling,
+    Doubling(Doubling),
     /// One more for each round.
     Steps(Steps),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Doubling {
+    /// After so long in silence as many again go.
+    patience: Duration,
+    /// Since when all that may go are out.
+    full: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +63,10 @@ struct Steps {
 }
 
 impl Ramp {
-    /// After an outage.
-    pub(super) fn after_outage(id: RampId) -> Self {
-        Self { id, at_a_time: 1, out: 0, growth: Growth::Doubling }
+    /// After an outage. Who is silent for `patience` counts as answered.
+    pub(super) fn after_outage(id: RampId, now: Instant, patience: Duration) -> Self {
+        let growth = Growth::Doubling(Doubling { patience: patience.max(PATIENCE_LEAST), full: now });
+        Self { id, at_a_time: 1, out: 0, growth }
     }
 
     /// After resets that were taken for a refusal, from `begins` on; `in_flight`: how many were when the last of them was
@@ -73,19 +85,24 @@ impl Ramp {
         if self.out < self.at_a_time {
             return Ready::Now;
         }
-        let Growth::Steps(steps) = &mut self.growth else { return Ready::OnRelease };
-        let more = steps.stepped + PATIENCE;
-        if more > now {
-            return Ready::At(more);
+        let (since, patience, more) = match &mut self.growth {
+            Growth::Doubling(Doubling { patience, full }) => (full, *patience, self.at_a_time),
+            Growth::Steps(steps) => (&mut steps.stepped, PATIENCE, 1),
+        };
+        if *since + patience > now {
+            return Ready::At(*since + patience);
         }
-        steps.stepped = now;
-        self.at_a_time = self.at_a_time.saturating_add(1);
-        if self.out < self.at_a_time { Ready::Now } else { Ready::At(now + PATIENCE) }
+        *since = now;
+        self.at_a_time = self.at_a_time.saturating_add(more);
+        if self.out < self.at_a_time { Ready::Now } else { Ready::At(now + patience) }
     }
 
     /// One goes. Says where it counts, and whether it is a probe.
-    pub(super) fn take(&mut self) -> (RampId, bool) {
+    pub(super) fn take(&mut self, now: Instant) -> (RampId, bool) {
         self.out = self.out.saturating_add(1);
+        if let Growth::Doubling(doubling) = &mut self.growth {
+            doubling.full = now;
+        }
         (self.id, matches!(self.growth, Growth::Steps(Steps { is_probing: true, .. })))
     }
 
@@ -119,7 +136,7 @@ impl Ramp {
     /// Whether as many may go as before. `cap`: how many may go at a time without it, where that is limited.
     pub(super) fn is_over(&self, cap: Option<u32>) -> bool {
         let back = match self.growth {
-            Growth::Doubling => cap,
+            Growth::Doubling(_) => cap,
             Growth::Steps(Steps { is_probing: true, .. }) => None,
             Growth::Steps(steps) => Some(cap.unwrap_or(steps.back)),
         };
@@ -128,13 +145,13 @@ impl Ramp {
 
     /// Whether it is over when nobody waits.
     pub(super) fn is_for_the_crowd(&self) -> bool {
-        matches!(self.growth, Growth::Doubling)
+        matches!(self.growth, Growth::Doubling(_))
     }
 
     /// Whether nobody has gone by it for so long that it says nothing any more.
     pub(super) fn is_forgotten(&self, now: Instant) -> bool {
         match self.growth {
-            Growth::Doubling => self.out == 0,
+            Growth::Doubling(_) => self.out == 0,
             Growth::Steps(steps) => self.out == 0 && now.saturating_duration_since(steps.stepped) >= PATIENCE * 10,
         }
     }
@@ -148,10 +165,12 @@ impl Ramp {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn takes_all(ramp: &mut Ramp, now: Instant) -> Vec<RampId> {
         let mut taken = Vec::new();
         while ramp.ready(now) == Ready::Now {
-            taken.push(ramp.take().0);
+            taken.push(ramp.take(now).0);
         }
         taken
     }
@@ -159,7 +178,7 @@ mod tests {
     #[test]
     fn after_an_outage_each_round_is_twice_the_one_before() {
         let now = crate::time::now();
-        let mut ramp = Ramp::after_outage(1);
+        let mut ramp = Ramp::after_outage(1, now, 10 * SECOND);
         let mut rounds = Vec::new();
         for _ in 0..6 {
             let round = takes_all(&mut ramp, now);
@@ -176,16 +195,16 @@ mod tests {
     #[test]
     fn what_fails_makes_room_for_as_many_and_no_more() {
         let now = crate::time::now();
-        let mut ramp = Ramp::after_outage(1);
+        let mut ramp = Ramp::after_outage(1, now, 10 * SECOND);
         for _ in 0..5 {
             let round = takes_all(&mut ramp, now);
             assert_eq!(round.len(), 1);
             ramp.release(round[0]);
         }
-        let (id, _) = ramp.take();
+        let (id, _) = ramp.take(now);
         ramp.answered(now, 7);
         ramp.release(7);
-        assert_eq!(ramp.ready(now), Ready::OnRelease, "what counts elsewhere changes nothing");
+        assert_eq!(ramp.ready(now), Ready::At(now + 10 * SECOND), "what counts elsewhere changes nothing");
         ramp.release(id);
         assert_eq!(ramp.ready(now), Ready::Now);
     }
@@ -215,14 +234,14 @@ mod tests {
         let now = crate::time::now();
         let mut ramp = Ramp::after_resets(1, now, 8, None);
         for id in 2..5 {
-            assert!(ramp.take().1);
+            assert!(ramp.take(now).1);
             ramp = Ramp::after_resets(id, now, 1, Some(ramp));
         }
-        ramp.take();
+        ramp.take(now);
         ramp.answered(now, 4);
         assert_eq!(ramp.at_a_time(), 4);
         let mut alone = Ramp::after_resets(1, now, 1, Some(ramp));
-        alone.take();
+        alone.take(now);
         alone.answered(now, 1);
         assert_eq!(alone.at_a_time(), 1);
     }
@@ -231,10 +250,26 @@ mod tests {
     fn connections_that_stay_open_let_one_more_go_each_minute() {
         let now = crate::time::now();
         let mut ramp = Ramp::after_resets(1, now, 2, None);
-        ramp.take();
+        ramp.take(now);
         assert_eq!(ramp.ready(now), Ready::At(now + PATIENCE));
         assert_eq!(ramp.ready(now + PATIENCE), Ready::Now);
-        assert!(ramp.take().1, "still to see");
+        assert!(ramp.take(now).1, "still to see");
         assert_eq!(ramp.ready(now + PATIENCE), Ready::At(now + 2 * PATIENCE));
+    }
+
+    #[test]
+    fn those_who_are_silent_after_an_outage_let_as_many_again_go() {
+        for (patience, each) in [(10 * SECOND, 10 * SECOND), (SECOND / 10, SECOND)] {
+            let mut now = crate::time::now();
+            let mut ramp = Ramp::after_outage(1, now, patience);
+            let mut out = Vec::new();
+            for _ in 0..5 {
+                out.push(takes_all(&mut ramp, now).len());
+                assert_eq!(ramp.ready(now), Ready::At(now + each));
+                assert_eq!(ramp.ready(now + each - SECOND / 1000), Ready::At(now + each));
+                now += each;
+            }
+            assert_eq!(out, [1, 1, 2, 4, 8]);
+        }
     }
 }

@@ -91,6 +91,7 @@ pub(super) async fn attempt(
     how.trace.note(|facts| facts.sent = Some(written));
     let lost = |loss, conversation: Conversation, permit| {
         let stale = conversation.is_reused() && written.elapsed() < DEAD_WITHIN;
+        let loss = conversation.locate(loss);
         drop(conversation); // closed before anybody gives the slot back
         Attempted::Lost { loss, stale, permit }
     };

@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode, Uri};
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::protocols::{SocketDigest, Stream};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::ErrorType::{H2Downgrade, H2Error};
 use pingora_error::{BError, RetryType};
@@ -35,11 +35,37 @@ pub(super) struct Loss {
     pub(super) is_untouched: bool,
     /// This machine has run out of something, such as descriptors or ports: it is no fault of the provider's.
     pub(super) is_ours: bool,
+    /// It has befallen a whole connection of HTTP/2, not one stream of it.
+    of_connection: bool,
+    /// That connection: whatever else it carried is lost, too.
+    pub(super) connection: Option<Carrier>,
+}
+
+/// A connection that carries several calls. It is told from every later one, too: while somebody knows it, nothing else
+/// takes its place in memory.
+#[derive(Debug, Clone)]
+pub(super) struct Carrier(Weak<SocketDigest>);
+
+impl Carrier {
+    fn of(session: &HttpSession) -> Option<Self> {
+        session.as_http2()?.digest()?.socket_digest.as_ref().map(|socket| Self(Arc::downgrade(socket)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self(Arc::downgrade(&Arc::new(SocketDigest::from_raw_fd(0))))
+    }
+}
+
+impl PartialEq for Carrier {
+    fn eq(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Loss {
     pub(super) fn new(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), is_untouched: false, is_ours: false }
+        Self { detail: detail.into(), is_untouched: false, is_ours: false, of_connection: false, connection: None }
     }
 }
 
@@ -63,7 +89,9 @@ impl From<BError> for Loss {
             None => error.etype().as_str().to_owned(),
         };
         let is_ours = error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_ours);
-        Self { detail, is_untouched, is_ours }
+        let http2 = error.root_cause().downcast_ref::<h2::Error>();
+        let of_connection = http2.is_some_and(|error| error.is_io() || error.is_go_away());
+        Self { detail, is_untouched, is_ours, of_connection, connection: None }
     }
 }
 
@@ -104,6 +132,12 @@ impl Conversation {
 
     pub(super) fn speaks_http2(&self) -> bool {
         self.session.as_http2().is_some()
+    }
+
+    /// The loss with the connection it has befallen, if that may carry other calls.
+    pub(super) fn locate(&self, loss: Loss) -> Loss {
+        let connection = loss.of_connection.then(|| Carrier::of(&self.session)).flatten();
+        Loss { connection, ..loss }
     }
 
     /// Bounds each write of a body; a head fits into the socket.
@@ -228,10 +262,10 @@ impl Conversation {
             match self.session.read_response_body().await {
                 Ok(Some(bytes)) if bytes.is_empty() => {}
                 Ok(Some(bytes)) => return Ok(Some(bytes)),
-                Ok(None) => return self.read_end().await.map(|()| None),
+                Ok(None) => return self.read_end().await.map(|()| None).map_err(|loss| self.locate(loss)),
                 // A provider may say so that it wants no more of the request, once its answer is complete.
                 Err(_) if self.is_refusal_complete() => return Ok(None),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.locate(error.into())),
             }
         }
     }

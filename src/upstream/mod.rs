@@ -13,6 +13,7 @@ mod budget;
 mod connect;
 mod conversation;
 mod exchange;
+mod fallen;
 mod gauges;
 mod hold;
 mod idle;
@@ -35,6 +36,7 @@ use http::Method;
 use self::budget::Budget;
 use self::connect::Connector;
 use self::exchange::Flight;
+use self::fallen::Fallen;
 use self::settings::{Continuation, Recovery, Retry, Upstream};
 use self::target::Target;
 use crate::admission::{Place, Refusal, Way};
@@ -97,6 +99,7 @@ struct Shared {
     connector: Connector,
     present: ArcSwap<Present>,
     budget: Budget,
+    fallen: Fallen,
     tasks: Tasks,
     metrics: Arc<Metrics>,
     memory: Memory,
@@ -148,8 +151,8 @@ impl Upstreams {
         memory: Memory,
     ) -> Result<Self, UnusableUpstream> {
         let present = ArcSwap::from_pointee(Present::new(config, &metrics)?);
-        let (connector, budget) = (Connector::new(), Budget::new());
-        Ok(Self(Arc::new(Shared { connector, present, budget, tasks, metrics, memory })))
+        let (connector, budget, fallen) = (Connector::new(), Budget::new(), Fallen::default());
+        Ok(Self(Arc::new(Shared { connector, present, budget, fallen, tasks, metrics, memory })))
     }
 
     /// Other settings from the next attempt on; attempts under way keep theirs.

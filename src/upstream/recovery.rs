@@ -13,7 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::Failure;
 use super::exchange::{Flight, relay};
 use super::hold::Landed;
-use super::rest::{Outlet, Passed, Rest};
+use super::rest::{Outlet, Passed, Rest, whole};
 use super::settings;
 use super::target::Target;
 use super::verdict::Verdict;
@@ -276,7 +276,7 @@ impl Flight {
 fn events_of(body: Bytes) -> Vec<Frame> {
     let mut framer = Framer::default();
     let mut events: Vec<Frame> = framer.push(body).collect();
-    events.extend(framer.finish());
+    events.extend(framer.finish().map(whole));
     events
 }
 

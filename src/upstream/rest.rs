@@ -158,7 +158,7 @@ impl Rest {
                     if !self.is_finished() {
                         break Passed::Broken(Cut::Unfinished); // without half an event, which would swallow what follows it
                     }
-                    if let Some(frame) = last
+                    if let Some(frame) = last.map(|frame| if record.is_some() { whole(frame) } else { frame })
                         && let Err(passed) = outlet.pass(frame, record.as_deref_mut()).await
                     {
                         return passed;
@@ -274,5 +274,13 @@ impl Rest {
         let Self { conversation, permit, .. } = self;
         drop(conversation);
         permit
+    }
+}
+
+/// The last event of a stream, with the blank line that it lacks: what is spliced on consists of whole events.
+pub(super) fn whole(frame: Frame) -> Frame {
+    match frame {
+        Frame::Part { bytes, last: false } => Frame::Event([&bytes[..], b"\n\n"].concat().into()),
+        whole => whole,
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, Method, Version};
+use serde_json::Value;
 use tidegate::time::Tasks;
 use tidegate::upstream::settings::HttpVersion;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::client::post_to;
 use crate::support::frames::{SWITCH, TEXT, close, frame, handshake, masked_close, open};
@@ -283,6 +286,89 @@ async fn connection_that_is_lost_breaks_its_streams_and_what_has_not_begun_is_se
     assert_eq!(waiting.answer().await.status(), 200);
     assert_eq!(told.recv().await, Some(1));
     provider.abort();
+}
+
+/// Longer than a connection may have been dead in the pool.
+const LONG_ALIVE: Duration = Duration::from_millis(1_100);
+
+#[tokio::test]
+async fn connection_that_is_lost_with_many_calls_is_one_fault() {
+    let (upstream, _proxy, clients) = lose_four_calls(Ending::OfConnection).await;
+    assert_eq!(
+        (&upstream["breaker"]["failures"], &upstream["limit_signals_total"]),
+        (&1.into(), &0.into()),
+        "{upstream}"
+    );
+    for mut client in clients {
+        assert_eq!(client.answer().await.status(), 200);
+    }
+    // A provider that resets one stream after the other is at fault, or limits us, each time.
+    let (upstream, ..) = lose_four_calls(Ending::OfEachStream).await;
+    assert_eq!(upstream["breaker"]["failures"], 4, "{upstream}");
+    assert!(upstream["limit_signals_total"].as_u64() > Some(0), "{upstream}");
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ending {
+    OfConnection,
+    OfEachStream,
+}
+
+/// Four calls wait for their answers on one connection, which ends. What operators see of the upstream then, and those
+/// whose calls are answered from now on.
+async fn lose_four_calls(ending: Ending) -> (Value, Proxy, Vec<Client>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (tasks, kill) = (Tasks::default(), CancellationToken::new());
+    let (spawner, killed) = (tasks.clone(), kill.clone());
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let answer = CancellationToken::new();
+    let may_answer = answer.clone();
+    tasks.spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tell, may_answer, reset) = (tell.clone(), may_answer.clone(), killed.clone());
+            let handle = move |mut asked: Asked| {
+                let (tell, may_answer, reset) = (tell.clone(), may_answer.clone(), reset.clone());
+                async move {
+                    asked.body().await;
+                    let _gone = tell.send(asked.connection);
+                    if asked.connection == 0 {
+                        reset.cancelled().await;
+                        if ending == Ending::OfConnection {
+                            std::future::pending::<()>().await;
+                        }
+                        return asked.respond.send_reset(Reason::INTERNAL_ERROR);
+                    }
+                    may_answer.cancelled().await;
+                    asked.answer(200, FINE);
+                }
+            };
+            let serving = serve(stream, number, handle, spawner.clone());
+            let ends = (number == 0 && ending == Ending::OfConnection).then(|| killed.clone());
+            spawner.spawn(async move {
+                match ends {
+                    Some(ends) => drop(ends.run_until_cancelled(serving).await),
+                    None => serving.await,
+                }
+            });
+        }
+    });
+    let proxy = before(&url).provider(|provider| provider.http = HttpVersion::Http2).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = proxy.client().await;
+        client.send(post("{}")).await;
+        assert_eq!(told.recv().await, Some(0), "one connection carries them all");
+        clients.push(client);
+    }
+    tokio::time::sleep(LONG_ALIVE).await;
+    kill.cancel();
+    proxy.until_metric("tidegate_disconnects_total{phase=\"before_head\",upstream=\"default\"}", 4.0).await;
+    let seen = Client::to(proxy.admin).await.ask("GET /admin/v1/upstreams HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let seen: Value = serde_json::from_str(&seen.text()).unwrap();
+    answer.cancel();
+    (seen["upstreams"][0].clone(), proxy, clients)
 }
 
 #[tokio::test]

@@ -107,3 +107,70 @@ async fn waiting_that_begins_anew_has_another_deadline() {
     assert!(matches!(place.permit().await, Err(Refusal::QueueTimeout { .. })));
     assert_eq!((time::now(), place.deadline()), (deadline, deadline));
 }
+
+/// A call that goes and finds that the provider does not know its key. Says which that was, and whether another one serves.
+async fn is_unknown(place: &mut Place) -> (KeyId, bool) {
+    let permit = place.permit().await.unwrap();
+    let lane = permit.lane().clone();
+    spend(permit);
+    let has_others = place.key_is_unknown(&lane);
+    place.failed(&lane, Blame::Key);
+    (lane.key, has_others)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_keys_that_share_their_limits_one_that_is_unknown_is_left_out_for_a_minute() {
+    let shared = Way { scope: Scope::Upstream, ..way("up", &["good", "bad"], quota(400, 20)) };
+    let admission = admission(vec![shared], BOUNDS);
+    let mut place = admission.place(demand(Priority::Normal));
+    let (good, bad) = (KeyId::of("good"), KeyId::of("bad"));
+    assert_eq!(is_unknown(&mut place).await, (bad, true));
+    let start = time::now();
+    let mut keys = Vec::new();
+    for _ in 0..4 {
+        let permit = admission.place(demand(Priority::Normal)).permit().await.unwrap();
+        keys.push(permit.lane().key);
+        spend(permit);
+    }
+    assert_eq!((keys, start.elapsed()), (vec![good; 4], Duration::ZERO));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // For others it is tried again; the call that knows keeps away from it.
+    let again = [admission.place(demand(Priority::Normal)).permit().await, place.permit().await];
+    assert_eq!(again.map(|permit| permit.unwrap().lane().key), [bad, good]);
+    assert_eq!(is_unknown(&mut place).await, (good, false), "there is no third");
+    assert!(matches!(place.permit().await.map(drop), Err(Refusal::NoUpstream { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_counted_asks_no_key_twice_that_is_unknown() {
+    let ways = vec![way("a", &["k", "l"], quota(40, 2)), way("b", &["m"], quota(40, 2))];
+    let admission = admission(ways, BOUNDS);
+    let exempt = || admission.place(Demand { exempt: true, ..demand(Priority::Normal) });
+    let mut place = exempt();
+    let [k, l, m] = ["k", "l", "m"].map(KeyId::of);
+    assert_eq!(is_unknown(&mut place).await, (k, true));
+    assert_eq!(exempt().permit().await.unwrap().lane().key, l, "nor does anybody else for a while");
+    assert_eq!(is_unknown(&mut place).await, (l, true));
+    assert_eq!(is_unknown(&mut place).await, (m, false));
+    assert!(matches!(place.permit().await.map(drop), Err(Refusal::NoUpstream { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_counted_goes_where_it_has_not_failed_and_where_nobody_waits_for_a_probe() {
+    let admission = two();
+    let exempt = || admission.place(Demand { exempt: true, ..demand(Priority::Normal) });
+    let mut place = exempt();
+    let first = place.permit().await.unwrap().lane().clone();
+    place.failed(&first, Blame::Upstream);
+    assert_eq!((&*first.upstream, &*place.permit().await.unwrap().lane().upstream), ("a", "b"));
+    // One of them finds no slot of that one.
+    for _ in 0..6 {
+        let mut permit = admission.place(demand(Priority::Normal)).permit().await.unwrap();
+        permit.writing();
+        permit.failed();
+        permit.ended();
+    }
+    assert_eq!(&*exempt().permit().await.unwrap().lane().upstream, "b");
+    place.failed(&LaneId { upstream: "b".into(), key: KeyId::of("k") }, Blame::Upstream);
+    assert_eq!(&*place.permit().await.unwrap().lane().upstream, "b", "it has failed at both");
+}

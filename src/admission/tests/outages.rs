@@ -309,3 +309,27 @@ async fn open_sockets_do_not_hold_up_who_comes_after_an_outage() {
     }
     drop(sockets);
 }
+
+/// Without patience the next one after the probe would hold up everybody for as long as it thinks.
+#[tokio::test(start_paused = true)]
+async fn one_that_thinks_for_long_after_an_outage_holds_nobody_up() {
+    let admission = one(unlimited());
+    open(&admission).await;
+    let waiting: Vec<_> = (0..33).map(|_| waits(&admission, demand(Priority::Normal))).collect();
+    wait_for(&admission, 33).await;
+    let mut waiting = waiting.into_iter();
+    answer(waiting.next().unwrap().await.unwrap().unwrap());
+    let start = time::now();
+    let (mut out, mut left) = (Vec::new(), Vec::new());
+    for round in 0..6 {
+        tokio::time::sleep_until(start + round * 10 * SECOND + SECOND).await;
+        left.push(admission.waiting());
+    }
+    for silent in waiting {
+        let mut silent = silent.await.unwrap().unwrap();
+        silent.writing();
+        silent.written();
+        out.push(silent);
+    }
+    assert_eq!(left, [31, 30, 28, 24, 16, 0]);
+}

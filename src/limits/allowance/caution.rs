@@ -4,7 +4,7 @@ use super::Allowance;
 use crate::limits::Taken;
 use crate::limits::learned::{Cooldown, Lesson};
 use crate::limits::ramp::Ramp;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// Resets were taken for a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +49,10 @@ impl Allowance {
     }
 
     /// The upstream is in order again: those who waited go one by one, then two by two.
-    pub fn ease_in(&mut self) {
+    /// Who is silent for `patience` holds nobody up any longer.
+    pub fn ease_in(&mut self, now: Instant, patience: Duration) {
         self.ramps += 1;
-        self.ramp = Some(Ramp::after_outage(self.ramps));
+        self.ramp = Some(Ramp::after_outage(self.ramps, now, patience));
     }
 
     /// Nobody waits any more who could come as a herd.

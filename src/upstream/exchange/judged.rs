@@ -101,6 +101,8 @@ impl Flight {
         let was_probe = permit.is_probe();
         let Judgement { verdict, health } = self.judge_try(target, happened, was_probe);
         let opens = match health {
+            // It was told of the first call that was lost with its connection.
+            Health::Failed | Health::Lost if !self.shared.fallen.is_news(&loss) => None,
             Health::Answered => {
                 permit.answered();
                 None

@@ -51,7 +51,7 @@ impl Stage {
 
     /// The client has left now, `hangups` times all in all: its exchange is cancelled within a second, the slot is back after
     /// its delay and not before, and the provider has nothing to complain of.
-    async fn is_left(self, phase: &str, hangups: u64) {
+    async fn comes_back(&self, phase: &str, hangups: u64) {
         let left = now();
         let next = self.call(false, "{}").await;
         let hung_up = async { eventually("the exchange is cut", || self.sim.stats().hangups == hangups).await };
@@ -63,7 +63,7 @@ impl Stage {
     }
 
     /// The client has left now, with nothing under way for it: the slot is free for whoever comes next.
-    async fn costs_nothing(self, phase: &str) {
+    async fn costs_nothing(&self, phase: &str) {
         let (next, left) = (self.call(false, "{}").await, now());
         let took = self.served(next, left).await;
         assert!(took < DELAY, "{phase}: the next one had to wait for {took:?}");
@@ -94,7 +94,7 @@ async fn client_that_leaves_before_the_head_has_its_slot_back_after_the_delay() 
         let client = stage.call(stream, r#"{"latency_ms":30000}"#).await;
         stage.until_counted(1).await;
         leave(client, resets);
-        stage.is_left("before the head", 1).await;
+        stage.comes_back("before the head", 1).await;
     }
 }
 
@@ -106,7 +106,7 @@ async fn client_that_leaves_in_mid_stream_has_its_slot_back_after_the_delay() {
         client.head().await;
         client.event().await.expect("an event");
         leave(client, resets);
-        stage.is_left("mid-stream", 1).await;
+        stage.comes_back("mid-stream", 1).await;
     }
 }
 
@@ -135,7 +135,7 @@ async fn client_that_leaves_while_its_stream_is_continued_has_its_slot_back_afte
     client.event().await.expect("an event");
     stage.until_counted(2).await;
     drop(client);
-    stage.is_left("continued", 1).await;
+    stage.comes_back("continued", 1).await;
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn client_that_leaves_its_websocket_has_its_slot_back_after_the_delay() {
         client.send(handshake("")).await;
         client.reader().head().await.expect("a head");
         leave(client, resets);
-        stage.is_left("WebSocket", 1).await;
+        stage.comes_back("WebSocket", 1).await;
     }
 }
 

@@ -6,14 +6,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::cell::{Cell, Fault, Form, Kind, Phase};
+use super::cell::{Cell, Fault, Form, Http, Kind, Phase};
 use super::script::{PLAIN, TEXT};
 
 /// More than fits in any socket, where it must not be taken; else more than is written at once.
 fn padding(cell: &Cell) -> usize {
-    match (cell.phase, cell.fault) {
-        (Phase::Writing, Fault::Stall) => 8 << 20,
-        (Phase::Writing, _) => 400_000,
+    match (cell.phase, cell.fault, cell.http) {
+        // HTTP/2 takes no more than its window; a socket takes megabytes.
+        (Phase::Writing, Fault::Stall, Http::Http1) => 8 << 20,
+        (Phase::Writing, ..) => 400_000,
         _ => 10,
     }
 }

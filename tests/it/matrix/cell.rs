@@ -226,13 +226,16 @@ impl Cell {
     }
 }
 
+/// Names and values.
+type Fields = &'static [(&'static str, &'static str)];
+
 impl Fault {
     /// The status it is, with the fields and the body it comes with.
-    pub(super) fn status(self) -> Option<(u16, &'static [(&'static str, &'static str)], &'static str)> {
+    pub(super) fn status(self) -> Option<(u16, Fields, &'static str)> {
         const BUSY: &str = r#"{"error":{"message":"busy","type":"server_error","param":null,"code":"busy"}}"#;
         const UNKNOWN: &str = r#"{"error":{"message":"no such model","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#;
         // So that a gate does not stay closed for the second that is usual without a word.
-        const SOON: &[(&str, &str)] = &[("retry-after-ms", "20")];
+        const SOON: Fields = &[("retry-after-ms", "20")];
         let status = match self {
             Self::Status408 => 408,
             Self::Status429 => return Some((429, SOON, BUSY)),

@@ -44,7 +44,8 @@ fn wire(piece: Piece, is_chunked: bool) -> String {
     match piece {
         Piece::Head(form, length) => {
             let kind = if form == Form::Stream { "text/event-stream" } else { "application/json" };
-            let framing = length.map_or("Transfer-Encoding: chunked".to_owned(), |it| format!("Content-Length: {it}"));
+            let framing =
+                length.map_or_else(|| "Transfer-Encoding: chunked".to_owned(), |it| format!("Content-Length: {it}"));
             format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n")
         }
         Piece::Data(data) if is_chunked && !data.is_empty() => format!("{:x}\r\n{data}\r\n", data.len()),
@@ -66,7 +67,7 @@ fn status(fault: Fault) -> String {
 async fn fail(fault: Fault, mut stream: TcpStream) {
     match fault {
         Fault::Reset => reset_on_drop(&stream),
-        Fault::Ends => return drop(stream.write_all(b"0\r\n\r\n").await),
+        Fault::Ends => drop(stream.write_all(b"0\r\n\r\n").await),
         // Without reading on: what is still written to it comes to a stand.
         Fault::Stall => std::future::pending().await,
         Fault::Malformed => {
