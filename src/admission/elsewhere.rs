@@ -37,16 +37,6 @@ impl Choice {
         self.only.as_ref().is_none_or(|only| only.contains(upstream))
     }
 
-<<<<<<< HEAD
-    /// Whether a lane will do, on which so many keys take turns.
-    pub(super) fn has_lane(&self, lane: &LaneId, keys: usize) -> bool {
-        if self.avoid.has(lane) {
-            return false;
-        }
-        match lane.key {
-            KeyId::ALL => self.not.iter().filter(|not| not.upstream == lane.upstream).count() < keys,
-            _ => !self.not.contains(lane),
-=======
     /// Whether a key of an upstream will do.
     pub(super) fn has_key(&self, upstream: &Arc<str>, key: KeyId) -> bool {
         !self.not.iter().any(|not| not.upstream == *upstream && not.key == key)
@@ -56,7 +46,6 @@ impl Choice {
     pub(super) fn exclude(&mut self, lane: &LaneId) {
         if !self.not.contains(lane) {
             self.not.push(lane.clone());
->>>>>>> h-fixb
         }
     }
 }
@@ -106,19 +95,14 @@ impl State {
         self.take_if_idle(shared, now, &lanes, client, (ask, demand.choice.as_deref()))
     }
 
-<<<<<<< HEAD
     /// Whether other lanes serve the call than those on which it has failed.
     pub(super) fn has_elsewhere(&mut self, now: Instant, demand: &Demand, avoids: &Avoids) -> bool {
         let lanes = self.ways.serving(&mut self.lanes, now, demand.wanted()).unwrap_or_default();
         lanes.iter().any(|lane| self.lanes.get(*lane).is_some_and(|lane| !avoids.has(&lane.id)))
     }
 
-    /// The provider does not know the key of a lane. Says whether another one serves the call; then nobody goes by this one
-    /// for a while, but for who has it alone.
-=======
     /// The provider does not know a key. Says whether another one serves the call; then nobody goes by this one for a while,
     /// but for who has it alone.
->>>>>>> h-fixb
     pub(super) fn set_aside(&mut self, now: Instant, demand: &Demand, lane: &LaneId) -> bool {
         let others = self.ways.serving(&mut self.lanes, now, demand.wanted()).unwrap_or_default();
         let choice = demand.choice.as_deref();

@@ -69,9 +69,9 @@ impl Lane {
         self.id.upstream == lane.upstream && self.keys.contains(&lane.key)
     }
 
-    /// Whether one of its keys will do.
+    /// Whether it will do, by one of its keys.
     pub(super) fn serves(&self, choice: &Choice) -> bool {
-        self.keys.iter().any(|key| choice.has_key(&self.id.upstream, *key))
+        !choice.avoid.has(&self.id) && self.keys.iter().any(|key| choice.has_key(&self.id.upstream, *key))
     }
 
     /// Whether the provider knows a key, as far as we have seen.

@@ -95,10 +95,9 @@ async fn encoded_event_stream_that_is_cut_gets_no_plain_event() {
 async fn stream_that_lacks_only_its_usage_is_complete_and_none_is_made_up() {
     let finished = r#"data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
     let cut = format!("{STREAM}{}{}", event("a"), chunk(&format!("{finished}\n\n")));
-    for body in [
-        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
-        r#"{"model":"m","stream":true}"#,
-    ] {
+    for body in
+        [r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#, r#"{"model":"m","stream":true}"#]
+    {
         let upstream = Upstream::start().await;
         let proxy = proxy(&upstream).start().await;
         let _upstream = upstream.script([vec![Read, Send(cut.clone().into()), Reset]]);
