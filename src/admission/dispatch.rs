@@ -87,8 +87,8 @@ impl State {
                 Ok(next) => next,
                 Err(ready) => break ready,
             };
-            let Next { line, class, turn: Turn { client, .. } } = next;
-            let Some((_, waiting)) = self.lines.get(line).and_then(|line| line.class(class).nth(client, 0)) else {
+            let Next { line, class, turn: Turn { client, arrival, .. } } = next;
+            let Some(waiting) = self.lines.get(line).and_then(|line| line.class(class).call(client, arrival)) else {
                 break Ready::OnRelease;
             };
             let (ask, has_own) = (Ask { class, tokens: waiting.tokens.tokens() }, waiting.own.is_some());
@@ -200,7 +200,25 @@ impl State {
                 best = Some((waits.domain(), Next { line, class, turn }));
             }
         }
-        best.map(|(_, next)| next).ok_or(Ready::OnRelease)
+        let Some((_, next)) = best else { return Err(Ready::OnRelease) };
+        let is_probe = known.allowance.is_probing() || !self.breakers.is_closed(known.breaker);
+        Ok(if is_probe { self.least_at_risk(lane, next) } else { next })
+    }
+
+    /// Who probes for all: where the next in line had better not, the first of its class that may. It looks at all of them,
+    /// and that is seldom.
+    fn least_at_risk(&self, lane: usize, next: Next) -> Next {
+        let Next { line, class, turn } = next;
+        let call = self.lines.get(line).and_then(|line| line.class(class).call(turn.client, turn.arrival));
+        let (Some(call), Some(lane)) = (call, self.lanes.get(lane)) else { return next };
+        let mut best = (call.risk, next);
+        for &line in &lane.lines {
+            let least = self.lines.get(line).and_then(|line| line.class(class).least_at_risk());
+            if let Some((risk, turn)) = least.filter(|(risk, _)| *risk < best.0) {
+                best = (risk, Next { line, class, turn });
+            }
+        }
+        best.1
     }
 
     /// Gives a permit to the call it was taken for.

@@ -19,6 +19,15 @@ use crate::units::Priority;
 /// What a waiting call is told: its permit, or why there will be none.
 pub(super) type Told = Result<Permit, Refusal>;
 
+/// How little a call is suited to be a probe: the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Risk {
+    /// If it fails its client fails.
+    pub(super) is_final: bool,
+    /// It may be the call that is at fault.
+    pub(super) has_failed: bool,
+}
+
 /// A call in line.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -30,6 +39,7 @@ pub(super) struct Waiting {
     pub(super) tokens: Estimate,
     pub(super) since: Instant,
     pub(super) deadline: Instant,
+    pub(super) risk: Risk,
     /// What it has reserved of its client's own limits already, where those refuse at once.
     pub(super) own: Option<Taken>,
     pub(super) tell: oneshot::Sender<Told>,
@@ -162,6 +172,21 @@ impl Class {
     /// The call of a client before which `index` others of its are.
     pub(super) fn nth(&self, client: ClientNumber, index: usize) -> Option<(u64, &Waiting)> {
         self.queues.get(&client)?.calls.nth(index)
+    }
+
+    /// A call of a client.
+    pub(super) fn call(&self, client: ClientNumber, arrival: u64) -> Option<&Waiting> {
+        let calls = &self.queues.get(&client)?.calls;
+        calls.nth(calls.rank(arrival)).filter(|(found, _)| *found == arrival).map(|(_, waiting)| waiting)
+    }
+
+    /// The first call of those least at risk, among the clients whose turn can come.
+    pub(super) fn least_at_risk(&self) -> Option<(Risk, Turn)> {
+        let calls = self.turns.iter().filter_map(|turn| Some((turn, self.queues.get(&turn.client)?)));
+        let all = calls.flat_map(|(turn, queue)| {
+            queue.calls.iter().map(move |(arrival, waiting)| (waiting.risk, Turn { arrival, ..*turn }))
+        });
+        all.min_by_key(|(risk, _)| *risk)
     }
 
     /// How many calls of a client came before `arrival`.

@@ -38,6 +38,8 @@ pub struct Demand {
     pub tokens: Estimate,
     /// When waiting is over.
     pub deadline: Instant,
+    /// It can be sent again if it fails: of those who wait such a one is to probe.
+    pub repeatable: bool,
     /// A request that the provider does not count: it takes no permit.
     pub exempt: bool,
 }
@@ -56,6 +58,7 @@ impl Demand {
             bytes: 0,
             tokens: Estimate::known(0),
             deadline,
+            repeatable: true,
             exempt: false,
         }
     }

@@ -12,7 +12,7 @@ use super::clients::{ClientNumber, ClientQuota, Clients};
 use super::elsewhere::{Avoids, Choice};
 use super::floors::Shares;
 use super::lane::Lane;
-use super::line::{Line, Waiting};
+use super::line::{Line, Risk, Waiting};
 use super::place::Asked;
 use super::settings::OnLimit;
 use super::timers::Timers;
@@ -166,6 +166,7 @@ impl State {
             tokens: demand.tokens.clone(),
             since: now,
             deadline: demand.deadline,
+            risk: Risk { is_final: !demand.repeatable, has_failed: !avoids.is_empty() },
             own,
             tell,
         };

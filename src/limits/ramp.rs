@@ -154,6 +154,14 @@ impl Ramp {
         back.is_some_and(|back| self.at_a_time >= back)
     }
 
+    /// Whether nothing was accepted yet since something went wrong.
+    pub(super) fn is_probing(&self) -> bool {
+        match self.growth {
+            Growth::Doubling(doubling) => doubling.is_trial,
+            Growth::Steps(steps) => steps.is_probing,
+        }
+    }
+
     /// Whether it is over when nobody waits.
     pub(super) fn is_for_the_crowd(&self) -> bool {
         matches!(self.growth, Growth::Doubling(Doubling { is_trial: false, .. }))

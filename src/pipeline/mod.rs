@@ -155,6 +155,7 @@ impl Pipeline {
             choice: None,
             bytes: call.body.bytes_held(),
             deadline: call.deadline,
+            repeatable: call.is_repeatable(),
             exempt: self.0.upstreams.is_exempt(&call.method, path, call.model.as_deref()),
         }
     }

@@ -356,3 +356,29 @@ async fn one_that_thinks_for_long_after_an_outage_holds_nobody_up() {
     }
     assert_eq!(left, [31, 30, 28, 24, 16, 0]);
 }
+
+/// A probe that fails is an error for the client of a call that cannot be sent again, and one that fails everywhere would
+/// keep everybody waiting.
+#[tokio::test(start_paused = true)]
+async fn who_probes_is_a_call_that_can_be_sent_again_and_has_not_failed() {
+    let admission = one(quota(40, 5));
+    open(&admission).await;
+    let upload = || Demand { repeatable: false, ..demand(Priority::Normal) };
+    let uploads = [waits(&admission, upload()), waits(&admission, upload())];
+    wait_for(&admission, 2).await;
+    let mut failed = admission.place(demand(Priority::Normal));
+    failed.failed(&LaneId { upstream: "up".into(), key: KeyId::of("k") }, Blame::Upstream);
+    let failed = tokio::task::spawn(async move { failed.permit().await });
+    wait_for(&admission, 3).await;
+    let other = Demand { client: ClientId::Named("other".into()), ..demand(Priority::Normal) };
+    let fresh = waits(&admission, other);
+    wait_for(&admission, 4).await;
+    assert!(fail(fresh.await.unwrap().unwrap()));
+    assert!(fail(failed.await.unwrap().unwrap()));
+    // Where there is no other.
+    let [first, second] = uploads;
+    let probe = first.await.unwrap().unwrap();
+    assert!(probe.is_probe());
+    answer(probe);
+    answer(second.await.unwrap().unwrap());
+}

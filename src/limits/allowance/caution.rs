@@ -65,6 +65,12 @@ impl Allowance {
         self.ramp = Some(Ramp::to_see(self.ramps, until));
     }
 
+    /// Whether the next one goes to see whether others may follow.
+    #[must_use]
+    pub fn is_probing(&self) -> bool {
+        self.ramp.is_some_and(|ramp| ramp.is_probing())
+    }
+
     /// Nobody waits any more who could come as a herd.
     pub fn nobody_waits(&mut self) {
         if self.ramp.is_some_and(|ramp| ramp.is_for_the_crowd()) {
