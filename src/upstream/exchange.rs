@@ -116,7 +116,7 @@ impl Flight {
             }
             Err(failure) => return drop(tell.send(Err(failure))),
         };
-        let record = Record::of(&self, &head, &target);
+        let (record, repair) = (Record::of(&self, &head, &target), self.repair(&head, &target));
         let (chunks, receiver) = mpsc::channel(CHUNKS);
         let outlet = Outlet { chunks, memory: self.shared.memory.clone() };
         if tell.send(Ok(Told::Stream(head, receiver))).is_err() {
@@ -125,8 +125,13 @@ impl Flight {
         let passed = match record {
             Some(record) => self.relay_and_recover(first, rest, record, &outlet).await,
             None => {
+                let metrics = Arc::clone(&self.shared.metrics);
                 drop(self); // nothing is sent again from here on, so the request's body is not needed any more
-                relay(first, Some(rest), None, &outlet).await
+                let passed = relay(first, Some(rest), None, &outlet).await;
+                if let (Some(repair), Passed::Broken(_)) = (repair, passed) {
+                    metrics.recovered(repair, false); // wanted, and impossible
+                }
+                passed
             }
         };
         let ending = match passed {

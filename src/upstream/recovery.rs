@@ -48,14 +48,10 @@ impl Record {
     /// The record of a stream that can be asked for again; `None` where that would not be right, or is not wanted.
     pub(super) fn of(flight: &Flight, head: &Head, target: &Arc<Target>) -> Option<Self> {
         let CallBody::Whole(body) = &flight.call.body else { return None };
-        let repair = match flight.judge_broken(target) {
-            Verdict::Continue => Recovery::Continue,
-            Verdict::Restart => Recovery::Restart,
-            _ => return None,
-        };
+        let repair = flight.repair(head, target)?;
         let partial = Partial::new(flight.call.route, flight.call.choices);
         let is_fit = repair == Recovery::Restart || partial.unfit().is_none();
-        (is_fit && flight.call.stream && head.is_event_stream()).then(|| Self {
+        is_fit.then(|| Self {
             target: Arc::clone(target),
             repair,
             body: Bytes::clone(body),
@@ -101,6 +97,16 @@ impl Flight {
             (None, MidStream::Continue) => MidStream::Continue,
             (None, MidStream::Error | MidStream::Restart) => MidStream::Error,
         }
+    }
+
+    /// What is wanted of a stream if it breaks, besides that it is told.
+    pub(super) fn repair(&self, head: &Head, target: &Target) -> Option<Recovery> {
+        let repair = match self.judge_broken(target) {
+            Verdict::Continue => Recovery::Continue,
+            Verdict::Restart => Recovery::Restart,
+            _ => return None,
+        };
+        Some(repair).filter(|_| self.call.stream && head.is_event_stream())
     }
 
     /// Passes a stream on, and has it go on when it breaks, as often as the call may be sent.
