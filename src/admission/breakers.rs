@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::Caution;
 use super::status::BreakerStatus;
 use crate::breaker::{Breaker, Pass};
+use crate::ids::LaneId;
+use crate::limits::learned::Saved;
 use crate::time::Ready;
 use crate::time::{Duration, Instant};
 
@@ -13,6 +15,16 @@ pub(super) type BreakerIndex = usize;
 
 /// Of a lane whose upstream is gone: it grants nothing, and what its permits tell is of no use.
 pub(super) const GONE: BreakerIndex = usize::MAX;
+
+/// A breaker has opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) length: Duration,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// What is to be remembered of lanes whose lessons were taken back.
+    pub(super) learned: Vec<(LaneId, Saved)>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Breakers {

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::Shared;
-use super::breakers::BreakerIndex;
+use super::breakers::{BreakerIndex, Opened};
 use super::permit::Held;
 use super::state::State;
 use crate::breaker::Pass;
 use crate::breaker::settings::Breaker;
-use crate::ids::LaneId;
 use crate::limits::learned::{Cooldown, Saved};
 use crate::limits::{Backlog, LimitSignal};
 use crate::time::{Duration, Instant};
@@ -29,16 +28,6 @@ impl Default for Caution {
         let (cooldown, cooldown_max) = (Duration::from_secs(2), Duration::from_secs(60));
         Self { breaker: Breaker::default(), cooldown, cooldown_max }
     }
-}
-
-/// A breaker has opened.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) length: Duration,
-    /// Failures in a row.
-    pub(super) failures: u32,
-    /// What is to be remembered of lanes whose lessons were taken back.
-    pub(super) learned: Vec<(LaneId, Saved)>,
 }
 
 impl State {

@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::choice::Choice;
 use super::clients::ClientNumber;
-use super::elsewhere::Choice;
 use super::fair::Tag;
 use super::line::{Line, Turn};
 use super::permit::Held;

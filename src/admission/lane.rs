@@ -1,7 +1,7 @@
 //! A lane: one key of one upstream, or all of them where they share one allowance.
 
 use super::breakers::{BreakerIndex, GONE};
-use super::elsewhere::Choice;
+use super::choice::Choice;
 use super::fair::Fair;
 use super::floors::Floors;
 use super::status::LaneStatus;

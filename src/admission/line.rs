@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::choice::Choice;
+use super::choice::Wanted;
 use super::clients::ClientNumber;
-use super::elsewhere::Choice;
 use super::fair::Tag;
 use super::ranked::Ranked;
-use super::ways::Wanted;
 use super::{Estimate, Permit, Refusal};
 use crate::ids::{CallId, KeyId};
 use crate::limits::Taken;

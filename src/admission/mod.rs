@@ -18,6 +18,7 @@
 
 mod breakers;
 mod caution;
+mod choice;
 mod clients;
 mod dispatch;
 mod elsewhere;
@@ -51,8 +52,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::caution::Caution;
+pub use self::choice::{Blame, Choice};
 pub use self::clients::ClientQuota;
-pub use self::elsewhere::{Blame, Choice};
 pub use self::estimate::Estimate;
 pub use self::permit::Permit;
 pub use self::place::{Demand, Place};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
-use super::caution::Opened;
+use super::breakers::Opened;
 use super::clients::ClientNumber;
 use crate::answer::Standing;
 use crate::breaker::Pass;
@@ -163,7 +163,8 @@ impl Permit {
     }
 
     /// The upstream has answered properly, whatever it said; a refusal is an answer. Its breaker counts from zero again,
-    /// and who probed lets the next ones go, but for one that was [`Permit::refused`] before. Once for a permit: what is told later changes nothing.
+    /// and who probed lets the next ones go, but for one that was [`Permit::refused`] before. Once for a permit: what is
+    /// told later changes nothing.
     ///
     /// A permit that is dropped without this and without [`Permit::failed`] says nothing of the upstream: the place of a
     /// probe is free for the next. One of a request that the provider does not count says nothing in any case.

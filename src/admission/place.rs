@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 
-use super::elsewhere::{Avoids, Blame, Choice};
+use super::choice::Wanted;
+use super::choice::{Avoids, Blame, Choice};
 use super::line::Told;
-use super::ways::Wanted;
 use super::{Estimate, Permit, Refusal, Shared};
 use crate::answer::{Outlook, Standing};
 use crate::ids::{CallId, ClientId, KeyId, LaneId};

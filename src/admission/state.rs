@@ -8,8 +8,8 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::breakers::Breakers;
+use super::choice::{Avoids, Choice};
 use super::clients::{ClientNumber, ClientQuota, Clients};
-use super::elsewhere::{Avoids, Choice};
 use super::floors::Shares;
 use super::lane::Lane;
 use super::line::{Line, Risk, Waiting};

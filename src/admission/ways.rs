@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::breakers::{BreakerIndex, Breakers, GONE};
-use super::elsewhere::{Avoids, Choice};
+use super::choice::{Avoids, Choice, Wanted};
 use super::lane::Lane;
 use super::{Full, Refusal, Way};
 use crate::ids::{KeyId, LaneId};
@@ -34,16 +34,6 @@ pub(super) struct Ways {
     /// How many lanes there may be before they are looked through, and when they last were.
     sweep_at: usize,
     swept: Option<Instant>,
-}
-
-/// What a call asks of whoever is to serve it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) model: Option<&'a str>,
-    /// The key in its own Authorization.
-    pub(super) key: KeyId,
-    /// Which of them will do, if not all.
-    pub(super) choice: Option<&'a Choice>,
 }
 
 /// An upstream, with the indexes of its lanes.
