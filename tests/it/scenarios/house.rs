@@ -13,7 +13,7 @@ use super::figures::{Figures, Looking, Page};
 use super::story::Story;
 use crate::support::process::Process;
 
-/// How often somebody looks what the process needs.
+/// How often somebody looks what the process needs: twelve times a minute.
 const LOOKS: Duration = Duration::from_secs(5);
 
 pub(super) struct House {

@@ -14,6 +14,8 @@ const SLOTS: u32 = 4;
 const WINDOW: Duration = Duration::from_secs(4);
 const MARGIN: Duration = Duration::from_millis(200);
 const LASTS: Duration = Duration::from_secs(17);
+/// How long two keys are asked with, and when the first of them is revoked.
+const KEYS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(4));
 /// When the first of them goes down, and when it is back.
 const DOWN: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(9));
 const OPEN: Duration = Duration::from_secs(1);
@@ -35,10 +37,10 @@ fn limit(provider: &mut Upstream) {
 }
 
 /// Thirty workers, who ask for more than there is.
-fn swarm(proxy: &Proxy) -> Swarm {
+fn swarm(proxy: &Proxy, lasts: Duration) -> Swarm {
     let base_url = format!("http://{}/v1", proxy.clients);
     let workers = vec![WorkerSpec::new("batch", 30)];
-    Swarm { grace: Duration::ZERO, ..Swarm::new(&base_url, workers, Until::At(now() + LASTS)) }
+    Swarm { grace: Duration::ZERO, ..Swarm::new(&base_url, workers, Until::At(now() + lasts)) }
 }
 
 fn judge(report: &Report, sims: &[&Running]) {
@@ -68,7 +70,7 @@ async fn while_one_of_two_providers_is_down_all_go_to_the_other_and_then_to_both
         .start()
         .await;
     let (began, other_began) = (first.stats().uptime_seconds, second.stats().uptime_seconds);
-    let swarming = swarm(&proxy).start();
+    let swarming = swarm(&proxy, LASTS).start();
     tokio::time::sleep(DOWN.0).await;
     first.go_down(Outage::Reset, DOWN.1 - DOWN.0);
     let report = swarming.finish().await;
@@ -94,14 +96,15 @@ async fn of_a_key_that_is_revoked_under_load_no_client_hears() {
         .provider(|provider| provider.api_keys = ["sk-one", "sk-two"].map(|key| Secret::new(key.to_owned())).to_vec())
         .start()
         .await;
-    let began = sim.stats().uptime_seconds;
-    let swarming = swarm(&proxy).start();
-    tokio::time::sleep(DOWN.0).await;
+    let swarming = swarm(&proxy, KEYS.0).start();
+    tokio::time::sleep(KEYS.1).await;
     sim.revoke("Bearer sk-one");
     let report = swarming.finish().await;
     judge(&report, &[&sim]);
-    let answered = report.ok();
-    let (both, one) = (used(&sim, began, began + 4.0), f64::from(REQUESTS) / WINDOW.as_secs_f64() * 13.0);
-    println!("{answered} answered, {both:.2} of one key's allowance used by two");
-    assert!(answered as f64 >= 0.9 * (one + f64::from(REQUESTS)), "{answered}: the other key is used to the full");
+    let (answered, asked) = (report.ok(), sim.stats().counted);
+    let by_both_and_then_by_one = (KEYS.1 + KEYS.0).as_secs_f64() * f64::from(REQUESTS) / WINDOW.as_secs_f64();
+    println!("{answered} of {asked} answered, and {by_both_and_then_by_one} were allowed");
+    assert!(answered as f64 >= 0.85 * by_both_and_then_by_one, "{answered}");
+    // Those at the very end are cut off; and who was under way with the revoked key found that out for all the others.
+    assert!(asked - answered <= 2 * u64::from(SLOTS) + u64::from(SLOTS), "{answered} of {asked}");
 }
