@@ -6,6 +6,7 @@
 //! - **After resets that were taken for a refusal** one goes, the *probe*; then half of what was in flight before; then one
 //!   more for each round that was answered, until as many go as before. Where rounds do not end, since connections stay
 //!   open, one more goes each minute.
+//! - **After both** it begins as after an outage, and goes on as after resets once as many go as that would allow.
 //!
 //! Only what is permitted after its begin counts: exchanges that were running before hold nobody up.
 
@@ -62,6 +63,16 @@ struct Steps {
     answers: u32,
     /// When there was one more the last time.
     stepped: Instant,
+    /// There was an outage, too.
+    climb: Option<Climb>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Climb {
+    /// One more for each answer, until as many go.
+    to: u32,
+    /// After so long in silence as many again go.
+    patience: Duration,
 }
 
 impl Ramp {
@@ -84,8 +95,16 @@ impl Ramp {
             Some(Growth::Steps(Steps { is_probing: true, half, back, .. })) => (half, back),
             _ => ((in_flight / 2).max(1), in_flight.saturating_mul(2).max(2)),
         };
-        let steps = Steps { is_probing: true, half, back, answers: 0, stepped: begins };
+        let steps = Steps { is_probing: true, half, back, answers: 0, stepped: begins, climb: None };
         Self { id, at_a_time: 1, out: 0, growth: Growth::Steps(steps) }
+    }
+
+    /// There was an outage, too, and it is over: what it allows now is allowed step by step.
+    pub(super) fn ease_in(&mut self, now: Instant, patience: Duration) {
+        if let Growth::Steps(steps) = &mut self.growth {
+            steps.climb = Some(Climb { to: self.at_a_time, patience: patience.max(PATIENCE_LEAST) });
+            (self.at_a_time, steps.stepped) = (1, now);
+        }
     }
 
     /// When one more may go, as far as can be told.
@@ -95,7 +114,10 @@ impl Ramp {
         }
         let (since, patience, more) = match &mut self.growth {
             Growth::Doubling(Doubling { patience, full, .. }) => (full, *patience, self.at_a_time),
-            Growth::Steps(steps) => (&mut steps.stepped, PATIENCE, 1),
+            Growth::Steps(steps) => match steps.climb.filter(|climb| self.at_a_time < climb.to) {
+                Some(Climb { to, patience }) => (&mut steps.stepped, patience, self.at_a_time.min(to - self.at_a_time)),
+                None => (&mut steps.stepped, PATIENCE, 1),
+            },
         };
         if *since + patience > now {
             return Ready::At(*since + patience);
@@ -135,6 +157,10 @@ impl Ramp {
         };
         if std::mem::take(&mut steps.is_probing) {
             (self.at_a_time, steps.stepped) = (self.at_a_time.max(steps.half), now);
+            return;
+        }
+        if steps.climb.is_some_and(|climb| self.at_a_time < climb.to) {
+            (self.at_a_time, steps.stepped) = (self.at_a_time + 1, now);
             return;
         }
         steps.answers += 1;
@@ -246,6 +272,38 @@ mod tests {
         }
         assert_eq!(rounds, [4, 5, 6, 7]);
         assert!(!ramp.is_over(None), "twice as many as before, where nothing is configured");
+    }
+
+    #[test]
+    fn after_an_outage_that_looked_like_a_limit_each_round_is_twice_the_one_before_up_to_half() {
+        let now = crate::time::now();
+        let mut ramp = Ramp::after_resets(1, now, 16, None);
+        let (id, _) = ramp.take(now);
+        ramp.answered(now, id);
+        ramp.ease_in(now, 10 * SECOND);
+        ramp.release(id);
+        let mut rounds = Vec::new();
+        for _ in 0..7 {
+            let round = takes_all(&mut ramp, now);
+            rounds.push(round.len());
+            for id in round {
+                ramp.answered(now, id);
+                ramp.release(id);
+            }
+        }
+        assert_eq!(rounds, [1, 2, 4, 8, 9, 10, 11], "half is eight");
+    }
+
+    #[test]
+    fn who_is_silent_after_an_outage_that_looked_like_a_limit_holds_nobody_up() {
+        let now = crate::time::now();
+        let mut ramp = Ramp::after_resets(1, now, 12, None);
+        let (id, _) = ramp.take(now);
+        ramp.answered(now, id);
+        ramp.ease_in(now, 10 * SECOND);
+        ramp.release(id);
+        let rounds: Vec<usize> = (0..4).map(|round| takes_all(&mut ramp, now + round * 10 * SECOND).len()).collect();
+        assert_eq!(rounds, [1, 1, 2, 2], "half is six");
     }
 
     #[test]

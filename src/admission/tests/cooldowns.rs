@@ -191,7 +191,14 @@ async fn an_outage_that_began_with_resets_does_not_end_the_caution() {
     }
     assert_eq!((position(&admission), at_a_time(&admission)), (Position::Open, Some(1)));
     answer(permit(&admission).await);
-    assert_eq!((position(&admission), at_a_time(&admission)), (Position::Closed, Some(2)));
+    assert_eq!((position(&admission), at_a_time(&admission)), (Position::Closed, Some(1)));
+    // Those who waited do not come all at once, and beyond half of those before one more goes each round.
+    let mut more = Vec::new();
+    for _ in 0..6 {
+        answer(permit(&admission).await);
+        more.push(at_a_time(&admission));
+    }
+    assert_eq!(more, [2, 2, 3, 3, 3, 4].map(Some));
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,10 +51,13 @@ impl Allowance {
     /// The upstream is in order again: those who waited go one by one, then two by two.
     /// Who is silent for `patience` holds nobody up any longer.
     pub fn ease_in(&mut self, now: Instant, patience: Duration) {
-        // One that is there for another reason goes on: it ends by what is accepted.
-        if self.ramp.is_none_or(|ramp| ramp.is_for_the_crowd()) {
-            self.ramps += 1;
-            self.ramp = Some(Ramp::after_outage(self.ramps, now, patience));
+        match &mut self.ramp {
+            // One that is there for another reason goes on: it ends by what is accepted.
+            Some(ramp) if !ramp.is_for_the_crowd() => ramp.ease_in(now, patience),
+            _ => {
+                self.ramps += 1;
+                self.ramp = Some(Ramp::after_outage(self.ramps, now, patience));
+            }
         }
     }
 
