@@ -1,7 +1,6 @@
 //! The right to go upstream now.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
@@ -59,7 +58,7 @@ pub struct Permit {
     /// Its request in the journal, from its first byte on.
     entry: Option<Entry>,
     /// The provider has refused the request: it answers, but lets no more go by that.
-    is_refused: AtomicBool,
+    is_refused: bool,
 }
 
 impl Permit {
@@ -71,7 +70,7 @@ impl Permit {
 
     pub(super) fn exempt(shared: &Arc<Shared>, lane: LaneId) -> Self {
         let (shared, stage, waited) = (Arc::clone(shared), Stage::Unused, Duration::ZERO);
-        Self { shared, held: None, lane, stage, waited, entry: None, is_refused: AtomicBool::new(false) }
+        Self { shared, held: None, lane, stage, waited, entry: None, is_refused: false }
     }
 
     pub(super) fn after(mut self, waited: Duration) -> Self {
@@ -154,8 +153,8 @@ impl Permit {
 
     /// The provider has refused the request: nobody goes on its lane until it wants us again. Says until when; `None` where
     /// there is no lane that could be closed.
-    pub fn refused(&self, signal: &Signal) -> Option<Instant> {
-        self.is_refused.store(true, Ordering::Relaxed);
+    pub fn refused(&mut self, signal: &Signal) -> Option<Instant> {
+        self.is_refused = true;
         let held = self.held.as_deref()?;
         let (until, learned) = self.shared.with(|state, now| state.refused(&self.shared, now, held, signal))?;
         self.remember(&self.lane_of(held), Some(learned));
@@ -170,7 +169,7 @@ impl Permit {
     /// probe is free for the next. One of a request that the provider does not count says nothing in any case.
     pub fn answered(&mut self) {
         let Some(held) = &mut self.held else { return };
-        let is_refused = self.is_refused.load(Ordering::Relaxed);
+        let is_refused = self.is_refused;
         if self.shared.with(|state, now| state.answered(&self.shared, now, held, is_refused)) {
             tracing::info!(upstream = &*self.lane.upstream, "a probe was answered: calls go again, a few at first");
         }
@@ -178,19 +177,14 @@ impl Permit {
 
     /// The upstream has failed the request: a 5xx, no connection, a reset, a cut, a time-out; never a mistake of ours or of
     /// the client. Its breaker counts that. Once for a permit, as [`Permit::answered`].
-    ///
-    /// Says whether the attempt was a probe, as [`Permit::is_probe`]: it was made for everybody, and does not count
-    /// against its call.
-    pub fn failed(&mut self) -> bool {
-        let is_probe = self.is_probe();
-        let Some(held) = &mut self.held else { return is_probe };
+    pub fn failed(&mut self) {
+        let Some(held) = &mut self.held else { return };
         if let Some(opened) = self.shared.with(|state, now| state.failed(&self.shared, now, held)) {
             let Opened { length, failures, learned } = opened;
             let upstream = &*self.lane.upstream;
             tracing::warn!(upstream, failures, open_for = ?length, "it fails again and again: its calls wait");
             learned.into_iter().for_each(|(lane, learned)| self.remember(&lane, Some(learned)));
         }
-        is_probe
     }
 
     /// The connection was reset, or ended, before the head of the answer (1006), and was not dead before. Besides

@@ -220,19 +220,21 @@ mod tests {
         taken
     }
 
+    /// All that may go do, and are answered. Says how many.
+    fn round(ramp: &mut Ramp, now: Instant) -> usize {
+        let round = takes_all(ramp, now);
+        for &id in &round {
+            ramp.answered(now, id);
+            ramp.release(id);
+        }
+        round.len()
+    }
+
     #[test]
     fn after_an_outage_each_round_is_twice_the_one_before() {
         let now = crate::time::now();
         let mut ramp = Ramp::after_outage(1, now, 10 * SECOND);
-        let mut rounds = Vec::new();
-        for _ in 0..6 {
-            let round = takes_all(&mut ramp, now);
-            rounds.push(round.len());
-            for id in round {
-                ramp.answered(now, id);
-                ramp.release(id);
-            }
-        }
+        let rounds: Vec<usize> = (0..6).map(|_| round(&mut ramp, now)).collect();
         assert_eq!(rounds, [1, 2, 4, 8, 16, 32]);
         assert!(!ramp.is_over(Some(100)) && !ramp.is_over(None) && ramp.is_over(Some(64)));
     }
@@ -263,12 +265,7 @@ mod tests {
         ramp.release(1);
         let mut rounds = Vec::new();
         while !ramp.is_over(Some(8)) {
-            let round = takes_all(&mut ramp, now);
-            rounds.push(round.len());
-            for id in round {
-                ramp.answered(now, id);
-                ramp.release(id);
-            }
+            rounds.push(round(&mut ramp, now));
         }
         assert_eq!(rounds, [4, 5, 6, 7]);
         assert!(!ramp.is_over(None), "twice as many as before, where nothing is configured");
@@ -282,15 +279,7 @@ mod tests {
         ramp.answered(now, id);
         ramp.ease_in(now, 10 * SECOND);
         ramp.release(id);
-        let mut rounds = Vec::new();
-        for _ in 0..7 {
-            let round = takes_all(&mut ramp, now);
-            rounds.push(round.len());
-            for id in round {
-                ramp.answered(now, id);
-                ramp.release(id);
-            }
-        }
+        let rounds: Vec<usize> = (0..7).map(|_| round(&mut ramp, now)).collect();
         assert_eq!(rounds, [1, 2, 4, 8, 9, 10, 11], "half is eight");
     }
 

@@ -116,7 +116,8 @@ impl Flight {
             }
             Err(failure) => return drop(tell.send(Err(failure))),
         };
-        let (record, repair) = (Record::of(&self, &head, &target), self.repair(&head, &target));
+        let repair = self.repair(&head, &target);
+        let record = repair.and_then(|repair| Record::of(&self, repair, &target));
         let (chunks, receiver) = mpsc::channel(CHUNKS);
         let outlet = Outlet { chunks, memory: self.shared.memory.clone() };
         if tell.send(Ok(Told::Stream(head, receiver))).is_err() {

@@ -45,10 +45,9 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The record of a stream that can be asked for again; `None` where that would not be right, or is not wanted.
-    pub(super) fn of(flight: &Flight, head: &Head, target: &Arc<Target>) -> Option<Self> {
+    /// The record of a stream for which this is wanted if it breaks; `None` where it cannot be had in any case.
+    pub(super) fn of(flight: &Flight, repair: Recovery, target: &Arc<Target>) -> Option<Self> {
         let CallBody::Whole(body) = &flight.call.body else { return None };
-        let repair = flight.repair(head, target)?;
         let partial = Partial::new(flight.call.route, flight.call.choices);
         let is_fit = repair == Recovery::Restart || partial.unfit().is_none();
         is_fit.then(|| Self {
@@ -101,12 +100,16 @@ impl Flight {
 
     /// What is wanted of a stream if it breaks, besides that it is told.
     pub(super) fn repair(&self, head: &Head, target: &Target) -> Option<Recovery> {
-        let repair = match self.judge_broken(target) {
-            Verdict::Continue => Recovery::Continue,
-            Verdict::Restart => Recovery::Restart,
-            _ => return None,
-        };
-        Some(repair).filter(|_| self.call.stream && head.is_event_stream())
+        if self.call.stream && head.is_event_stream() { self.repair_of(target) } else { None }
+    }
+
+    /// The same of a stream that it was asked for, from this target.
+    fn repair_of(&self, target: &Target) -> Option<Recovery> {
+        match self.judge_broken(target) {
+            Verdict::Continue => Some(Recovery::Continue),
+            Verdict::Restart => Some(Recovery::Restart),
+            _ => None,
+        }
     }
 
     /// Passes a stream on, and has it go on when it breaks, as often as the call may be sent.
@@ -200,11 +203,7 @@ impl Flight {
     }
 
     fn may_recover(&self, record: &Record) -> Result<(), &'static str> {
-        let wanted = match record.repair {
-            Recovery::Restart => Verdict::Restart,
-            Recovery::Continue | Recovery::Retry => Verdict::Continue,
-        };
-        if self.judge_broken(&record.target) != wanted {
+        if self.repair_of(&record.target) != Some(record.repair) {
             return Err("whoever it came from is not asked twice (upstreams.kind, retry.on_disconnect)");
         }
         if self.attempts >= self.shared.retry().attempts_max.get() {

@@ -14,7 +14,8 @@ fn unlimited() -> Quota {
 
 fn fail(mut permit: Permit) -> bool {
     permit.writing();
-    let is_probe = permit.failed();
+    let is_probe = permit.is_probe();
+    permit.failed();
     permit.ended();
     is_probe
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::Flight;
@@ -103,19 +102,7 @@ impl Flight {
         let opens = match health {
             // It was told of the first call that was lost with its connection.
             Health::Failed | Health::Lost if !self.shared.fallen.is_news(&loss) => None,
-            Health::Answered => {
-                permit.answered();
-                None
-            }
-            Health::Failed => {
-                permit.failed();
-                None
-            }
-            Health::Lost => {
-                permit.failed();
-                permit.lost()
-            }
-            Health::Unknown => None,
+            health => tell(health, &mut permit),
         };
         let waits_in_line = opens.is_some_and(|opens| opens > time::now());
         let target = Arc::clone(target);
@@ -153,7 +140,7 @@ impl Flight {
     pub(super) fn detail(&self, miss: Miss) -> String {
         let Miss { happened, verdict, target, loss, .. } = miss;
         let retry = self.shared.retry();
-        let is_lost = matches!(happened, Happened::Stale | Happened::Lost | Happened::Cut);
+        let is_lost = happened.is_lost();
         let why = match verdict {
             Verdict::GiveUp if is_lost && !self.call.is_repeatable() => "sent again it might be done twice",
             Verdict::GiveUp if is_lost && !target.may_repeat(retry.agents) => {
@@ -222,9 +209,9 @@ impl Flight {
         };
         let Judgement { verdict, health } = self.judge(target, happened);
         let retry_after = openai::parse_retry_after(&head.headers, SystemTime::now());
-        let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &answered, body);
+        let waits_in_line = verdict == Verdict::Refused && self.close_gate(target, &mut answered, body);
         if verdict != Verdict::Refused {
-            signal::listen(head, &answered.permit);
+            signal::listen(&answered.head, &answered.permit);
         }
         if verdict == Verdict::Elsewhere {
             tracing::warn!(
@@ -236,11 +223,7 @@ impl Flight {
             );
         }
         let was_probe = answered.permit.is_probe();
-        match health {
-            Health::Failed | Health::Lost => drop(answered.permit.failed()),
-            Health::Answered => answered.permit.answered(),
-            Health::Unknown => {}
-        }
+        tell(health, &mut answered.permit);
         let is_final = verdict == Verdict::Deliver || !self.is_repeatable(target);
         let loss = Loss::new(format!("status {}", answered.head.status.as_u16()));
         let missed =
@@ -266,18 +249,14 @@ impl Flight {
         if is_final {
             return Tried::Landed(Landed::Whole(head, body));
         }
-        self.keep_answer(head, body);
-        Tried::Missed(missed)
-    }
-
-    fn keep_answer(&mut self, head: Head, body: Bytes) {
         self.last_answer = Some((head, body));
+        Tried::Missed(missed)
     }
 
     /// Nobody goes until the provider wants us again. Says whether the next permit of this call waits for that, too: then
     /// the call is in line again, however long that takes, and admission says when its turn cannot come in time.
-    fn close_gate(&self, target: &Target, answered: &Answered, body: &[u8]) -> bool {
-        let permit = &answered.permit;
+    fn close_gate(&self, target: &Target, answered: &mut Answered, body: &[u8]) -> bool {
+        let permit = &mut answered.permit;
         if permit.is_within_limits() {
             target.metrics.refused_within_limits();
         }
@@ -292,6 +271,20 @@ impl Flight {
         );
         reopens.is_some_and(|reopens| reopens > time::now())
     }
+}
+
+/// Tells a permit what its attempt says of the provider. Says until when nobody goes, if that was taken for a refusal.
+fn tell(health: Health, permit: &mut Permit) -> Option<Instant> {
+    match health {
+        Health::Answered => permit.answered(),
+        Health::Failed => permit.failed(),
+        Health::Lost => {
+            permit.failed();
+            return permit.lost();
+        }
+        Health::Unknown => {}
+    }
+    None
 }
 
 fn millis_until(instant: Instant) -> u64 {
