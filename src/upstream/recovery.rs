@@ -21,7 +21,7 @@ use crate::admission::Blame;
 use crate::answer::{Chunk, Head};
 use crate::call::{CallBody, MidStream};
 use crate::memory::Held;
-use crate::metrics::{MemoryKind, Recovery};
+use crate::metrics::{MemoryKind, Metrics, Recovery};
 use crate::openai::continuation::{Continuation, Events, Misfit, Partial, Splice, Style};
 use crate::openai::{Frame, Framer};
 use crate::time::{self, Duration};
@@ -40,6 +40,9 @@ pub(super) struct Record {
     splice: Option<Splice>,
     memory: Held,
     counted: usize,
+    metrics: Arc<Metrics>,
+    /// It broke, and what becomes of it is not yet counted.
+    is_broken: bool,
     /// The last of it was a part of an event too long to be held, and more of that is to come.
     is_mid_event: bool,
 }
@@ -58,6 +61,8 @@ impl Record {
             splice: None,
             memory: flight.shared.memory.share(MemoryKind::Flights),
             counted: 0,
+            metrics: Arc::clone(&flight.shared.metrics),
+            is_broken: false,
             is_mid_event: false,
         })
     }
@@ -83,6 +88,13 @@ impl Record {
         if more > 0 && self.memory.grow(u64::try_from(more).unwrap_or(u64::MAX)).is_err() {
             self.partial = None;
             self.memory.clear();
+        }
+    }
+
+    /// Whether it came to its proper end is known: counts that, if it had broken.
+    pub(super) fn settle(&mut self, is_whole: bool) {
+        if std::mem::take(&mut self.is_broken) {
+            self.metrics.recovered(self.repair, is_whole);
         }
     }
 }
@@ -123,17 +135,17 @@ impl Flight {
         self.call.body = CallBody::Whole(Bytes::new()); // the record has it, and lets go of it when it is of no more use
         let mut passed = relay(first, Some(rest), Some(&mut record), outlet).await;
         while let Passed::Broken(_) = passed {
-            let repair = record.repair;
+            record.is_broken = true;
             let Some((first, rest)) = self.recover(&mut record, outlet).await else {
-                self.shared.metrics.recovered(repair, false);
+                record.settle(false);
                 break;
             };
             self.trace.note(|facts| facts.recovered += 1);
             passed = relay(first, rest, Some(&mut record), outlet).await;
             match passed {
-                Passed::Whole => self.shared.metrics.recovered(repair, true),
+                Passed::Whole => record.settle(true),
                 Passed::Misfit(misfit) => {
-                    self.shared.metrics.recovered(repair, false);
+                    record.settle(false);
                     self.warn(misfit.as_str());
                 }
                 Passed::Broken(_) | Passed::Nobody => {}

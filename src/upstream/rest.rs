@@ -145,6 +145,12 @@ impl Rest {
     /// Passes the rest on, event by event. `record` takes note of it, and has it fit to what was passed on before.
     pub(super) async fn relay(mut self, outlet: &Outlet, mut record: Option<&mut Record>) -> Passed {
         let passed = loop {
+            // Now: many clients leave with the last event, and what the provider does then is not seen any more.
+            if self.said_that_it_is_over()
+                && let Some(record) = record.as_deref_mut()
+            {
+                record.settle(true);
+            }
             match self.read().await {
                 Ok(Some(bytes)) => {
                     for frame in self.frames(bytes) {
@@ -204,7 +210,7 @@ impl Rest {
             return vec![Frame::Part { bytes, last: false }];
         };
         let frames = framer.push(bytes).inspect(|frame| terminal.observe(frame)).collect();
-        // At once: many clients leave with the last event, and what the provider does then is not seen any more.
+        // At once, as in `relay`.
         if self.said_that_it_is_over() {
             self.note_usage_of_events(true);
         }

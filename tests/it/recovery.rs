@@ -76,6 +76,22 @@ async fn stream_that_breaks_is_continued_where_it_broke() {
     }
 }
 
+/// As many SDKs do, which do not wait for the end of HTTP's own.
+#[tokio::test]
+async fn stream_whose_client_leaves_with_its_last_event_was_recovered() {
+    let upstream = Upstream::start().await;
+    let proxy = continuing(&upstream, Continuation::Vllm).start().await;
+    let unended = [role(), said("second", "lo"), finish().trim_end_matches("0\r\n\r\n").to_owned()];
+    let _upstream = upstream
+        .script([vec![Read, stream(&[role(), said("first", "Hel")]), Reset], vec![Read, stream(&unended), Stall]]);
+    let mut client = proxy.client().await;
+    client.send(post(STREAMED)).await;
+    client.head().await;
+    while client.event().await.is_some_and(|event| !event.contains("[DONE]")) {}
+    drop(client);
+    proxy.until_metric("tidegate_recoveries_total{how=\"continue\",result=\"ok\"}", 1.0).await;
+}
+
 #[tokio::test]
 async fn continuation_that_breaks_is_continued() {
     let upstream = Upstream::start().await;

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 
 import pytest
@@ -16,6 +17,7 @@ BINARY = os.path.abspath(os.environ.get("TIDEGATE_BIN", "target/debug/tidegate")
 HERE = pathlib.Path(__file__).parent
 START_TIMEOUT = 20
 STOP_TIMEOUT = 20
+METRICS_TIMEOUT = 20
 
 
 class Process:
@@ -116,6 +118,19 @@ class Gate:
         base_url, admin = self._process.announced
         self.base_url = base_url.strip("'\"").rstrip("/")
         self.admin = f"http://{admin}"
+
+    def metrics(self) -> dict[str, float]:
+        """All samples, by their names with labels."""
+        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    def await_metrics(self, wanted: dict[str, float]) -> None:
+        """Waits until samples have these values: some are counted just after the client has its answer."""
+        deadline = time.monotonic() + METRICS_TIMEOUT
+        while (found := {name: self.metrics().get(name) for name in wanted}) != wanted:
+            assert time.monotonic() < deadline, f"{found} never became {wanted}"
+            time.sleep(0.02)
 
     def stop(self) -> None:
         self._process.stop()

@@ -180,9 +180,7 @@ def test_operators_can_look(gate, gated):
     chat(gated)
     with urllib.request.urlopen(f"{gate.admin}/readyz", timeout=10) as answer:
         assert json.load(answer) == {"status": "ready"}
-    with urllib.request.urlopen(f"{gate.admin}/metrics", timeout=10) as answer:
-        metrics = answer.read().decode()
-    assert 'tidegate_calls_total{outcome="ok"' in metrics
+    assert any('tidegate_calls_total{outcome="ok"' in name for name in gate.metrics())
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(f"{gate.admin}/nowhere", timeout=10)
     assert error.value.code == 404
