@@ -50,6 +50,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 pub use self::caution::Caution;
 pub use self::choice::{Blame, Choice};
@@ -120,6 +121,8 @@ struct Shared {
     /// Tells the timer that something could be granted sooner than it will wake.
     sooner: Notify,
     arrivals: AtomicU64,
+    /// Cancelled once nobody is served any more.
+    closed: CancellationToken,
 }
 
 impl Admission {
@@ -140,6 +143,7 @@ impl Admission {
             journal,
             sooner: Notify::new(),
             arrivals: AtomicU64::new(0),
+            closed: CancellationToken::new(),
         }))
     }
 
@@ -160,9 +164,10 @@ impl Admission {
         Place::new(Arc::clone(&self.0), demand)
     }
 
-    /// Refuses everybody who waits and everybody who comes ([`Refusal::ShuttingDown`]).
+    /// Refuses everybody who waits and everybody who comes ([`Refusal::ShuttingDown`]), at once also those who pause.
     pub fn close(&self) {
         self.0.with(|state, now| state.close(now));
+        self.0.closed.cancel();
     }
 
     /// What waits and what is used.

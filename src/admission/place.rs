@@ -183,6 +183,16 @@ impl Place {
         }
     }
 
+    /// Pauses before it asks again, not in line; no longer than somebody is served at all. Dropping the future costs
+    /// nothing.
+    pub async fn pause(&self, until: Instant) {
+        tokio::select! {
+            biased;
+            () = self.shared.closed.cancelled() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+
     /// When waiting is over.
     #[must_use]
     pub fn deadline(&self) -> Instant {

@@ -210,11 +210,15 @@ impl Flight {
         permit
     }
 
-    /// The provider's own last answer where there is one, else what it was that failed.
+    /// The provider's own last answer where there is one, else what it was that failed; unless we have to stop.
     fn give_up(&mut self, missed: Option<Miss>, refusal: Option<Refusal>) -> Result<(Landed, Arc<Target>), Failure> {
         let (attempts, target) = (self.trace.facts().attempts, missed.as_ref().map(|miss| Arc::clone(&miss.target)));
         if attempts > 1 {
             self.note_not_recovered();
+        }
+        // Whatever it was that failed, it is no reason to give up: another process may serve the call.
+        if let Some(refusal @ Refusal::ShuttingDown) = refusal {
+            return Err(Failure::Refused(refusal));
         }
         if missed.as_ref().is_some_and(|miss| miss.happened == Happened::NoFirstByte) {
             self.last_answer = None; // that would say that it is worth another try

@@ -267,7 +267,7 @@ impl Flight {
         let (company, attempts) = (self.call.company, self.attempts + 1);
         let mut landing = pin!(async {
             self.trace.note(|facts| facts.backed_off += pause);
-            tokio::time::sleep(pause).await;
+            self.place.pause(time::now() + pause).await;
             self.land().await
         });
         loop {

@@ -164,8 +164,12 @@ async fn terminated_process_lets_streams_finish_and_ends_as_soon_as_it_is_empty(
 }
 
 async fn queued(process: &Process, calls: f64) {
-    within(ms(5_000), "the queue", async {
-        while (metric(process.admin, "tidegate_queue_depth{priority=\"normal\"}").await - calls).abs() > 0.1 {
+    until(process, "tidegate_queue_depth{priority=\"normal\"}", calls).await;
+}
+
+async fn until(process: &Process, sample: &str, value: f64) {
+    within(ms(5_000), sample, async {
+        while (metric(process.admin, sample).await - value).abs() > 0.1 {
             tokio::time::sleep(ms(5)).await;
         }
     })
@@ -195,6 +199,25 @@ async fn calls_still_queued_when_the_drain_time_ends_are_told_so() {
     let told = waiting.answer().await;
     assert_eq!((told.status(), told.error_code().as_str()), (503, "shutting_down"));
     assert!(told.head.has("retry-after"));
+    let status = within(ms(5_000), "the end", process.ended()).await;
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn calls_that_pause_before_a_retry_when_the_drain_time_ends_are_told_so() {
+    let upstream = Upstream::start().await;
+    let house = House::before(&upstream.base_url());
+    let rest = "drain_timeout = \"300ms\"\n[retry]\nbase = \"30s\"\ncap = \"30s\"\n";
+    let mut process = Process::serve(&house.write("concurrency = 5", rest)).await;
+    let mut pausing = Client::to(process.clients).await;
+    pausing.send(post(CALL)).await;
+    let (mut line, _) = upstream.request().await;
+    line.send(answer("503 Service Unavailable", "Retry-After: 30\r\n", "{}")).await;
+    let attempts = "tidegate_attempts_total{upstream=\"provider\",verdict=\"retry\"}";
+    until(&process, attempts, 1.0).await;
+    process.signal("TERM");
+    let told = within(ms(5_000), "the refusal", pausing.answer()).await;
+    assert_eq!((told.status(), told.error_code().as_str()), (503, "shutting_down"));
     let status = within(ms(5_000), "the end", process.ended()).await;
     assert_eq!(status.code(), Some(0));
 }

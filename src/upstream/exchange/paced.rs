@@ -72,7 +72,7 @@ impl Flight {
             self.place.keep_away(false);
         }
         if permit.is_none() {
-            tokio::time::sleep_until(until).await;
+            self.place.pause(until).await;
             self.trace.note(|facts| facts.backed_off += pause);
         }
         permit
