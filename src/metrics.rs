@@ -186,6 +186,11 @@ impl Metrics {
         self.upstreams.upstream(name, keys)
     }
 
+    /// An upstream that had `keys` has only `kept` of them from now on; zero: it has gone. What was counted stays.
+    pub fn retire_upstream(&self, name: &str, kept: usize, keys: usize) {
+        self.upstreams.retire(name, kept, keys);
+    }
+
     /// A call has ended. Its waits were told by [`Metrics::queue_wait`] already.
     pub fn call_ended(&self, call: &CallEnd) {
         self.calls.of(call.route, call.priority, call.outcome).inc();

@@ -117,6 +117,18 @@ impl Families {
             keys: (0..keys).map(|key| self.keys.key(name, &key.to_string())).collect(),
         }
     }
+
+    /// An upstream has so many keys no more, or has gone with all of them (`kept` is zero): nothing is shown of how they
+    /// stand. What was counted stays.
+    pub(super) fn retire(&self, name: &str, kept: usize, keys: usize) {
+        (kept..keys).for_each(|key| self.keys.key(name, &key.to_string()).retire());
+        if kept == 0 {
+            for family in [&self.gate_closed, &self.paused, &self.breaker] {
+                drop(family.remove_label_values(&[name])); // one that was never there is as good as gone
+            }
+            drop(self.window_margin.remove_label_values(&[name]));
+        }
+    }
 }
 
 impl KeyFamilies {
@@ -266,6 +278,16 @@ impl KeyMetrics {
     pub fn set_slots(&self, limit: u64, in_use: u64) {
         self.slots_limit.set(figure(limit));
         self.slots_in_use.set(figure(in_use));
+    }
+
+    fn retire(&self) {
+        for &dimension in Dimension::ALL {
+            self.set_allowance(dimension, None);
+            self.set_learned(dimension, None);
+        }
+        for family in [&self.families.slots_limit, &self.families.slots_in_use] {
+            drop(family.remove_label_values(&[&*self.labels[0], &*self.labels[1]]));
+        }
     }
 
     fn set(&self, family: &IntGaugeVec, dimension: Dimension, value: Option<u64>) {

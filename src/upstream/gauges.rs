@@ -83,15 +83,23 @@ mod tests {
     use crate::upstream::Config;
     use crate::upstream::settings::{Recovery, Retry, Upstream};
 
-    fn upstreams(keys: &[&str]) -> (Upstreams, Arc<Metrics>) {
-        let mut upstream = Upstream::new("main".to_owned(), "http://127.0.0.1:1/v1".parse().unwrap());
+    fn upstream(name: &str, keys: &[&str]) -> Upstream {
+        let mut upstream = Upstream::new(name.to_owned(), "http://127.0.0.1:1/v1".parse().unwrap());
         upstream.api_keys = keys.iter().map(|key| Secret::new((*key).to_owned())).collect();
+        upstream
+    }
+
+    fn upstreams(keys: &[&str]) -> (Upstreams, Arc<Metrics>) {
         let metrics = Metrics::new();
-        let write_timeout = Duration::from_secs(60);
-        let (retry, recovery) = (&Retry::default(), &Recovery::default());
-        let config = Config { upstreams: &[upstream], retry, recovery, write_timeout };
-        let upstreams = Upstreams::new(&config, Tasks::default(), Arc::clone(&metrics), Memory::new(1 << 20)).unwrap();
+        let upstreams = with(&[upstream("main", keys)], |config| {
+            Upstreams::new(config, Tasks::default(), Arc::clone(&metrics), Memory::new(1 << 20)).unwrap()
+        });
         (upstreams, metrics)
+    }
+
+    fn with<T>(upstreams: &[Upstream], then: impl FnOnce(&Config<'_>) -> T) -> T {
+        let (retry, recovery) = (&Retry::default(), &Recovery::default());
+        then(&Config { upstreams, retry, recovery, write_timeout: Duration::from_secs(60) })
     }
 
     fn lane(key: &str, used: u32, is_closed: bool) -> (LaneId, Usage) {
@@ -128,5 +136,26 @@ mod tests {
         assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 1"#);
         upstreams.show_paused(&[]);
         assert_shows(&metrics, r#"tidegate_paused{upstream="main"} 0"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_shown_of_what_a_reload_took_away() {
+        let (upstreams, metrics) = upstreams(&["sk-1", "sk-2"]);
+        let keys = [lane("sk-1", 1, false), lane("sk-2", 2, false)];
+        let levels_of = |label: &str| {
+            let text = metrics.render();
+            let lines = text.lines().filter(|line| line.contains(label) && !line.contains("_total{"));
+            lines.filter(|line| !line.contains("_seconds_")).count()
+        };
+        upstreams.show_lanes(&keys);
+        let (second, main) = (levels_of("key=\"1\""), levels_of("upstream=\"main\""));
+        assert!(second > 0 && main > second);
+        with(&[upstream("main", &["sk-1"])], |config| upstreams.reconfigure(config)).unwrap();
+        upstreams.show_lanes(&keys[..1]);
+        assert_eq!((levels_of("key=\"1\""), levels_of("upstream=\"main\"")), (0, main - second));
+        with(&[upstream("other", &[])], |config| upstreams.reconfigure(config)).unwrap();
+        upstreams.show_lanes(&[]);
+        assert_eq!(levels_of("upstream=\"main\""), 0);
+        assert_shows(&metrics, r#"tidegate_attempts_total{upstream="main",verdict="retry"} 0"#);
     }
 }

@@ -160,7 +160,12 @@ impl Upstreams {
     /// # Errors
     /// When one cannot be used; then nothing has changed.
     pub fn reconfigure(&self, config: &Config<'_>) -> Result<(), UnusableUpstream> {
-        self.0.present.store(Arc::new(Present::new(config, &self.0.metrics)?));
+        let before = self.0.present.swap(Arc::new(Present::new(config, &self.0.metrics)?));
+        let present = self.0.present.load();
+        for old in &before.targets {
+            let kept = present.targets.iter().find(|target| target.name == old.name).map_or(0, |kept| kept.series());
+            self.0.metrics.retire_upstream(&old.name, kept, old.series());
+        }
         Ok(())
     }
 

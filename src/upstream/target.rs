@@ -11,6 +11,7 @@ use super::settings::{Kind, ModelGlob, Scheme, Upstream};
 use crate::admission::Way;
 use crate::ids::KeyId;
 use crate::limits::Quota;
+use crate::limits::settings::Scope;
 use crate::metrics::{KeyMetrics, Metrics, UpstreamMetrics};
 use crate::time::{self, Duration, Instant};
 
@@ -76,13 +77,18 @@ impl Target {
         };
         Ok(Self {
             serves: Serves::new(&settings, all),
-            metrics: metrics.upstream(&settings.name, settings.api_keys.len().max(1)),
+            metrics: metrics.upstream(&settings.name, series_of(&settings)),
             name: settings.name.as_str().into(),
             host: HeaderValue::try_from(host)?,
             keys: settings.api_keys.iter().map(bearer).collect::<Result<_, _>>()?,
             settings,
             addresses: Mutex::new(None),
         })
+    }
+
+    /// How many series it has in each measure of a key.
+    pub(super) fn series(&self) -> usize {
+        series_of(&self.settings)
     }
 
     /// This upstream as admission sees it.
@@ -177,6 +183,14 @@ impl Target {
             }
             Err(error) => known.map(|(_, addresses)| addresses).ok_or(error),
         }
+    }
+}
+
+/// Keys of ours with limits of their own have a series each; all others share one.
+fn series_of(settings: &Upstream) -> usize {
+    match settings.limits.scope {
+        Scope::Key => settings.api_keys.len().max(1),
+        Scope::Upstream => 1,
     }
 }
 
