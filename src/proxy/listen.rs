@@ -23,8 +23,9 @@ use crate::metrics::Present;
 use crate::time::{self, Duration};
 
 const BACKLOG: i32 = 4_096;
-/// How long a newcomer waits for an idle connection to make room for it.
-const ROOM_WAIT: Duration = Duration::from_millis(200);
+/// How long a newcomer waits for an idle connection to make room for it: several times as long as that has to leave, since
+/// on a busy machine all of it takes longer.
+const ROOM_WAIT: Duration = Duration::from_millis(500);
 /// How long it waits when nobody idles: others are behind it.
 const NO_WAIT: Duration = Duration::from_millis(30);
 /// How long to wait when the system has nothing left for one more connection.

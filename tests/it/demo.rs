@@ -99,7 +99,8 @@ fn an_interrupt_ends_it_at_once() {
     let kill = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
     assert!(kill.success());
     assert_eq!(demo.wait().unwrap().code(), Some(130));
-    assert!(interrupted.elapsed() < Duration::from_secs(2));
+    // Each side alone would have had longer to go than this.
+    assert!(interrupted.elapsed() < Duration::from_secs(5), "{:?}", interrupted.elapsed());
 }
 
 #[test]

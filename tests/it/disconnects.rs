@@ -143,13 +143,13 @@ async fn client_that_leaves_while_its_call_backs_off_is_not_tried_again() {
     let mut client = proxy.client().await;
     client.send(post("{}")).await;
     let (mut line, _) = upstream.request().await;
-    line.send("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n").await;
+    line.send("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n").await;
     proxy.until_metric("tidegate_retries_total{reason=\"status\"}", 1.0).await;
     drop(client);
     proxy.until_metric("tidegate_in_flight", 0.0).await;
     tokio::select! {
         head = line.reader().head() => assert!(head.is_err(), "tried again"),
-        () = tokio::time::sleep(ms(1_300)) => {}
+        () = tokio::time::sleep(ms(3_300)) => {}
     }
     assert!(upstream.is_untouched().await);
 }

@@ -71,10 +71,10 @@ fn load(
 
 #[tokio::test]
 async fn lowered_limit_holds_at_once_under_load_and_what_was_spent_is_remembered() {
-    let sim = sim(20, 1_000, 10).await;
+    let sim = sim(20, 3_000, 10).await;
     let house = House::before(&sim.base_url());
     let limits =
-        |requests| format!("requests_per_minute = {requests}\nwindow = \"1s\"\nwindow_margin = \"100ms\"\nburst = 1");
+        |requests| format!("requests_per_minute = {requests}\nwindow = \"3s\"\nwindow_margin = \"500ms\"\nburst = 1");
     let mut process = Process::serve(&house.write(&limits(20), "")).await;
     let tasks = Tasks::default();
     let (errors, stop) = load(&process, 4, &tasks);
@@ -86,11 +86,11 @@ async fn lowered_limit_holds_at_once_under_load_and_what_was_spent_is_remembered
     // so that nothing may come until all but four of those have left the window.
     let at_reload = sim.arrivals().len();
     sim.reset_stats();
-    tokio::time::sleep(ms(400)).await;
+    tokio::time::sleep(ms(1_000)).await;
     let since = sim.arrivals().len();
     assert!(since <= 1, "{since} after {at_reload}; one may have been under way");
-    tokio::time::sleep(ms(700)).await;
-    sim.set_limits(Limits { requests: Some(5), window: ms(1_000), ..Limits::default() });
+    tokio::time::sleep(ms(2_100)).await;
+    sim.set_limits(Limits { requests: Some(5), window: ms(3_000), ..Limits::default() });
     eventually("calls go on", || sim.arrivals().len() >= 4).await;
     stop.send_replace(true);
     tasks.drained().await;

@@ -1,12 +1,15 @@
 //! What goes wrong upstream is cured where that is right, told where it is not, and never dressed up.
 
 use std::num::NonZeroU32;
+use std::ops::Range;
+
+use tidegate::time::{Duration, Instant};
 
 use crate::support::client::post_to;
 use crate::support::proxy::before;
 use crate::support::upstream::{FINE, STREAM, answer, chunk, event, fine, finish, json};
 use crate::support::wire::End;
-use crate::support::{Step, Upstream, get, ms, post, proxy, soon, within};
+use crate::support::{Pace, Step, Upstream, get, ms, post, proxy, soon, within};
 
 use Step::{Fin, Read, Reset, Send, Stall};
 
@@ -82,6 +85,13 @@ async fn status_that_passes_is_retried_on_the_same_connection() {
     }
 }
 
+/// No shorter than that, and no longer as far as it was for us to say.
+fn assert_waited(expected: Range<Duration>, pace: &Pace, from: Instant, to: Instant, story: &str) {
+    assert!(to - from >= expected.start, "{story}: {:?}", to - from);
+    let ours = pace.between(from, to);
+    assert!(ours < expected.end, "{story}: {ours:?}");
+}
+
 #[tokio::test]
 async fn retry_after_of_the_provider_is_obeyed() {
     for (status, field) in [
@@ -90,13 +100,12 @@ async fn retry_after_of_the_provider_is_obeyed() {
         ("429 Too Many Requests", "Retry-After: 1"),
     ] {
         let upstream = Upstream::start().await;
-        let proxy = proxy(&upstream).start().await;
+        let (pace, proxy) = (Pace::watch(), proxy(&upstream).start().await);
         let refusal = answer(status, &format!("{field}\r\n"), "{}");
         let mut upstream = upstream.script([vec![Read, Send(refusal), Read, Send(fine())]]);
         assert_eq!(proxy.client().await.ask(post(CALL)).await.status(), 200);
         let (first, second) = (upstream.next().await.0, upstream.next().await.0);
-        let waited = second - first;
-        assert!((ms(890)..ms(1_900)).contains(&waited), "{status} {field}: {waited:?}");
+        assert_waited(ms(890)..ms(1_900), &pace, first, second, field);
     }
 }
 
@@ -108,13 +117,12 @@ async fn refusal_is_waited_out_for_as_long_as_its_words_or_its_limits_say() {
     const NESTED: &str = r#"[{"error":{"status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"1s"}]}}]"#;
     for (fields, body) in [(SPENT, "{}"), (JSON, SPOKEN), (JSON, NESTED), ("retry-after-ms: 1000\r\n", SPOKEN)] {
         let upstream = Upstream::start().await;
-        let proxy = proxy(&upstream).start().await;
+        let (pace, proxy) = (Pace::watch(), proxy(&upstream).start().await);
         let refusal = answer("429 Too Many Requests", fields, body);
         let mut upstream = upstream.script([vec![Read, Send(refusal), Read, Send(fine())]]);
         assert_eq!(proxy.client().await.ask(post(CALL)).await.status(), 200);
         let (first, second) = (upstream.next().await.0, upstream.next().await.0);
-        let waited = second - first;
-        assert!((ms(990)..ms(1_900)).contains(&waited), "{fields} {body}: {waited:?}");
+        assert_waited(ms(990)..ms(1_900), &pace, first, second, body);
     }
 }
 
@@ -123,7 +131,7 @@ async fn refusal_is_waited_out_for_as_long_as_its_words_or_its_limits_say() {
 async fn request_larger_than_the_providers_limit_is_asked_once_and_closes_no_gate() {
     const TOO_LARGE: &str = r#"{"error":{"message":"Request too large for m on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
     let upstream = Upstream::start().await;
-    let proxy = proxy(&upstream).start().await;
+    let (pace, proxy) = (Pace::watch(), proxy(&upstream).start().await);
     let refusal = answer("429 Too Many Requests", JSON, TOO_LARGE);
     let mut upstream = upstream.script([vec![Read, Send(refusal), Read, Send(fine())]]);
     let mut client = proxy.client().await;
@@ -132,7 +140,7 @@ async fn request_larger_than_the_providers_limit_is_asked_once_and_closes_no_gat
     assert_eq!(seen.head.fields("x-tidegate-attempts"), ["1"]);
     assert_eq!(client.ask(post(CALL)).await.status(), 200);
     let (first, second) = (upstream.next().await.0, upstream.next().await.0);
-    assert!(second - first < ms(400), "{:?}", second - first);
+    assert_waited(ms(0)..ms(400), &pace, first, second, "the next one");
 }
 
 /// A daily cap: no loop of retries, and what the provider said is what the client gets.
@@ -153,7 +161,7 @@ async fn refusal_for_longer_than_the_call_can_wait_is_asked_once() {
 async fn refusal_closes_the_gate_for_everybody() {
     let upstream = Upstream::start().await;
     let proxy = proxy(&upstream).start().await;
-    let refusal = answer("429 Too Many Requests", "Retry-After: 1\r\n", "{}");
+    let refusal = answer("429 Too Many Requests", "Retry-After: 3\r\n", "{}");
     let mut first = proxy.client().await;
     first.send(post("1")).await;
     let (mut line, _) = upstream.request().await;
@@ -164,7 +172,7 @@ async fn refusal_closes_the_gate_for_everybody() {
     second.send(post("2")).await;
     proxy.until_queued(2).await;
     let request = line.request().await;
-    assert!(closed.elapsed() >= ms(950), "{:?}", closed.elapsed());
+    assert!(closed.elapsed() >= ms(2_950), "{:?}", closed.elapsed());
     assert_eq!(request.text(), "1", "who was refused keeps its place");
     line.send(fine()).await;
     assert_eq!(first.answer().await.status(), 200);
@@ -332,9 +340,10 @@ async fn refused_connection_is_retried_and_spends_nothing() {
 
 #[tokio::test]
 async fn upstream_that_cannot_be_reached_is_a_503() {
-    let upstream = Upstream::start().await;
-    let addr = upstream.addr();
-    drop(upstream);
+    // A port that is taken, so that nobody else begins to listen on it.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
     for base_url in [format!("http://{addr}/v1"), "http://does-not-exist.invalid/v1".to_owned()] {
         let proxy = before(&base_url).set(two_attempts).start().await;
         let mut client = proxy.client().await;
@@ -542,23 +551,27 @@ async fn error_too_long_to_be_judged_is_delivered_whole() {
 /// A provider that sends its head at once and then thinks was asked again and again, each time for one more generation.
 #[tokio::test]
 async fn silence_behind_a_head_is_waited_out_for_first_byte_timeout_and_not_tried_again() {
-    let times = |provider: &mut tidegate::upstream::settings::Upstream| {
-        provider.idle_timeout = ms(50);
-        provider.first_byte_timeout = ms(600);
+    let times = |first_byte| {
+        move |provider: &mut tidegate::upstream::settings::Upstream| {
+            provider.idle_timeout = ms(50);
+            provider.first_byte_timeout = first_byte;
+        }
     };
     let plain = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n";
     for (head, rest) in [(plain, "{}".to_owned()), (STREAM, event("late") + &finish())] {
         let upstream = Upstream::start().await;
-        let proxy = proxy(&upstream).provider(times).start().await;
-        let mut client = proxy.client().await;
+        let patient = proxy(&upstream).provider(times(ms(10_000))).start().await;
+        let mut client = patient.client().await;
         client.send(post(r#"{"stream":true}"#)).await;
         let (mut line, _) = upstream.request().await;
         line.send(head).await;
         tokio::time::sleep(ms(200)).await; // longer than idle_timeout
         line.send(rest).await;
         assert_eq!(client.answer().await.status(), 200);
+        let proxy = proxy(&upstream).provider(times(ms(600))).start().await;
+        let mut client = proxy.client().await;
         client.send(post(r#"{"stream":true}"#)).await;
-        let mut line = upstream.request_on_any(line).await;
+        let (mut line, _) = upstream.request().await;
         line.send(head).await;
         let answer = client.answer().await;
         assert_eq!((answer.status(), answer.error_code().as_str()), (504, "upstream_timeout"));

@@ -11,8 +11,8 @@ use crate::support::{Client, Line, Proxy, Upstream, ms, post};
 
 const STREAMING: &str = r#"{"model":"m","stream":true}"#;
 const PLAIN: &str = r#"{"model":"m"}"#;
-/// The least pace there is.
-const PACE: u64 = 100;
+/// Longer than a busy machine takes to begin an attempt.
+const PACE: u64 = 300;
 
 /// A proxy that lets one call go at a time, and keeps those company that wait.
 fn one_at_a_time(upstream: &Upstream) -> Builder {

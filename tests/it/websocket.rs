@@ -360,14 +360,14 @@ async fn socket_that_is_silent_stays_open() {
     let short = |all: &mut tidegate::config::Settings| {
         all.server.idle_timeout = ms(100);
         all.server.write_timeout = ms(100);
-        all.server.header_timeout = ms(100);
+        all.server.header_timeout = ms(1_000); // within which it has to be opened
         all.server.body_timeout = ms(100);
         all.upstreams[0].idle_timeout = ms(100);
-        all.upstreams[0].first_byte_timeout = ms(2_000);
+        all.upstreams[0].first_byte_timeout = ms(1_000);
     };
     let proxy = proxy(&upstream).set(short).start().await;
     let (mut client, mut line) = open(&proxy, &upstream).await;
-    tokio::time::sleep(ms(1_000)).await; // longer than every time-out there is
+    tokio::time::sleep(ms(1_500)).await; // longer than every time-out there is
     line.send(frame(TEXT, "still here")).await;
     assert_eq!(client.reader().exactly(12).await.unwrap(), frame(TEXT, "still here"));
 }

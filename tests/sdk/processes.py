@@ -10,14 +10,16 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 
 BINARY = os.path.abspath(os.environ.get("TIDEGATE_BIN", "target/debug/tidegate"))
 HERE = pathlib.Path(__file__).parent
-START_TIMEOUT = 20
-STOP_TIMEOUT = 20
-METRICS_TIMEOUT = 20
+# Longer than any of it takes on a machine that has others to serve, too.
+START_TIMEOUT = 60
+STOP_TIMEOUT = 60
+METRICS_TIMEOUT = 60
 
 
 class Process:
@@ -74,7 +76,7 @@ class Sim:
         self.base_url = self._process.announced[0].rstrip("/")
 
     def stats(self) -> dict:
-        with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/sim/stats", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/sim/stats", timeout=30) as answer:
             return json.load(answer)
 
     def stop(self) -> None:
@@ -121,15 +123,20 @@ class Gate:
 
     def metrics(self) -> dict[str, float]:
         """All samples, by their names with labels."""
-        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
     def await_metrics(self, wanted: dict[str, float]) -> None:
         """Waits until samples have these values: some are counted just after the client has its answer."""
+        self.eventually(lambda: {name: self.metrics().get(name) for name in wanted}, lambda found: found == wanted)
+
+    @staticmethod
+    def eventually(find: Callable[[], object], is_it: Callable[[object], bool]) -> None:
+        """Looks again and again, for what is seen just after the client has its answer."""
         deadline = time.monotonic() + METRICS_TIMEOUT
-        while (found := {name: self.metrics().get(name) for name in wanted}) != wanted:
-            assert time.monotonic() < deadline, f"{found} never became {wanted}"
+        while not is_it(found := find()):
+            assert time.monotonic() < deadline, f"in the end it was {found}"
             time.sleep(0.02)
 
     def stop(self) -> None:

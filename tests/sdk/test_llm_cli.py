@@ -70,6 +70,6 @@ def test_the_command_itself_works_over_tls(ends_of, tmp_path):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.stdout.decode().startswith("Die Flut kommt")

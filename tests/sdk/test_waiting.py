@@ -38,8 +38,8 @@ mode = "off"
 
 @pytest.fixture
 def slow(sim, tmp_path):
-    """One request in six seconds: three times as long as a client listens to silence."""
-    gate = Gate(tmp_path, sim.base_url, settings=settings(1, "6s"))
+    """One request in eight seconds: four times as long as a client listens to silence."""
+    gate = Gate(tmp_path, sim.base_url, settings=settings(1, "8s"))
     yield gate
     gate.stop()
 
@@ -57,9 +57,10 @@ def use_up(gate: Gate) -> None:
 
 @pytest.mark.parametrize("http2", [False, True])
 def test_a_stream_outlives_the_time_out_of_its_client(slow, http2):
+    of = client(slow.base_url, http2=http2)
     use_up(slow)
     began = time.monotonic()
-    with client(slow.base_url, http2=http2).chat.completions.create(**CHAT, stream=True) as stream:
+    with of.chat.completions.create(**CHAT, stream=True) as stream:
         assert time.monotonic() - began < TIMEOUT, "the head comes early"
         assert "text/event-stream" in stream.response.headers["content-type"]
         assert stream.response.headers["x-tidegate-request-id"]
@@ -88,10 +89,11 @@ def test_the_same_in_node(slow):
 
 def test_the_providers_refusal_arrives_as_an_error_that_says_so(tmp_path):
     refuser = Refuser()
-    gate = Gate(tmp_path, f"{refuser.origin}/401/v1", settings=settings(1, "6s"))
+    gate = Gate(tmp_path, f"{refuser.origin}/401/v1", settings=settings(1, "8s"))
+    of = client(gate.base_url)
     use_up(gate)
     began = time.monotonic()
-    with client(gate.base_url).chat.completions.create(**CHAT, stream=True) as stream:
+    with of.chat.completions.create(**CHAT, stream=True) as stream:
         assert stream.response.status_code == 200
         with pytest.raises(openai.APIError) as refused:
             list(stream)
@@ -129,25 +131,24 @@ def long_queue(sim, tmp_path):
 
 
 def test_who_cannot_be_kept_company_is_told_at_once(long_queue):
-    began = time.monotonic()
     with pytest.raises(openai.RateLimitError) as refused:
         client(long_queue.base_url, 5).chat.completions.create(**CHAT)
-    took = time.monotonic() - began
     assert refused.value.code == "deadline_unreachable", refused.value.message
-    assert took < 1
     assert "x-stainless-read-timeout" in refused.value.message
     assert "stream" in refused.value.message
     told = refused.value.response.headers
+    assert int(told["x-tidegate-queue-ms"]) < 1_000
     assert 1 <= int(told["retry-after"]) <= 60
     assert 1_000 <= int(told["retry-after-ms"]) <= 60_000
 
 
 def test_who_is_told_too_late_is_told_before_it_gives_up(slow):
     """Without a queue that could be foreseen: another call, whose end nobody knows, has the only turn."""
+    of = client(slow.base_url, 2 * TIMEOUT)
     use_up(slow)
     began = time.monotonic()
     with pytest.raises(openai.RateLimitError) as refused:
-        client(slow.base_url).chat.completions.create(**CHAT)
-    assert time.monotonic() - began < TIMEOUT
+        of.chat.completions.create(**CHAT)
+    assert time.monotonic() - began < 2 * TIMEOUT
     assert refused.value.code in ("queue_timeout", "deadline_unreachable")
     assert "x-stainless-read-timeout" in refused.value.message

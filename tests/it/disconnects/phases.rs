@@ -11,16 +11,17 @@ use tidegate::upstream::settings::{Continuation, MidStream};
 
 use crate::support::frames::handshake;
 use crate::support::proxy::before;
-use crate::support::{Client, Proxy, eventually, ms, post, within};
+use crate::support::{Client, Pace, Proxy, eventually, ms, post, within};
 
 /// How long the provider takes to notice that somebody has hung up.
 const LAG: Duration = Duration::from_millis(400);
-/// What we allow for it.
-const DELAY: Duration = Duration::from_millis(500);
+/// What we allow for it, and for a machine that is busy just then.
+const DELAY: Duration = Duration::from_millis(1_000);
 
 struct Stage {
     sim: Running,
     proxy: Proxy,
+    pace: Pace,
 }
 
 impl Stage {
@@ -34,7 +35,7 @@ impl Stage {
             provider.limits.slot_release_delay_aborted = DELAY;
             provider.continuation = Continuation::Vllm;
         });
-        Self { proxy: proxy.start().await, sim }
+        Self { proxy: proxy.start().await, sim, pace: Pace::watch() }
     }
 
     /// A call with these wishes for the provider.
@@ -56,23 +57,25 @@ impl Stage {
         let next = self.call(false, "{}").await;
         let hung_up = async { eventually("the exchange is cut", || self.sim.stats().hangups == hangups).await };
         within(ms(1_000), &format!("{phase}: the exchange is cut"), hung_up).await;
-        let held_for = self.served(next, left).await;
-        assert!(held_for >= DELAY - ms(20), "{phase}: the slot was back after {held_for:?}");
-        assert!(held_for < DELAY + ms(1_500), "{phase}: the slot was back only after {held_for:?}");
+        self.served_after_the_delay(phase, next, left).await;
         self.has_no_complaint(phase).await;
     }
 
     /// The client has left now, with nothing under way for it: the slot is free for whoever comes next.
     async fn costs_nothing(&self, phase: &str) {
-        let (next, left) = (self.call(false, "{}").await, now());
-        let took = self.served(next, left).await;
+        let left = now();
+        let mut next = self.call(false, "{}").await;
+        assert_eq!(next.answer().await.status(), 200);
+        let took = self.pace.since(left);
         assert!(took < DELAY, "{phase}: the next one had to wait for {took:?}");
         self.has_no_complaint(phase).await;
     }
 
-    async fn served(&self, mut next: Client, since: Instant) -> Duration {
+    async fn served_after_the_delay(&self, phase: &str, mut next: Client, left: Instant) {
         assert_eq!(next.answer().await.status(), 200);
-        since.elapsed()
+        let (held_for, ours) = (left.elapsed(), self.pace.since(left));
+        assert!(held_for >= DELAY - ms(20), "{phase}: the slot was back after {held_for:?}");
+        assert!(ours < DELAY + ms(1_500), "{phase}: the slot was back only after {ours:?}");
     }
 
     async fn has_no_complaint(&self, phase: &str) {
@@ -118,11 +121,11 @@ async fn client_that_leaves_while_its_body_is_written_has_its_slot_back_after_th
     client.send(vec![b'x'; 100_000]).await;
     // It is being written: its slot is taken.
     stage.proxy.until_metric("tidegate_slots_in_use{key=\"0\",upstream=\"default\"}", 1.0).await;
+    let left = now();
     drop(client);
     // The provider never had all of it, and counts none of it.
-    let (next, left) = (stage.call(false, "{}").await, now());
-    let held_for = stage.served(next, left).await;
-    assert!((DELAY - ms(50)..DELAY + ms(1_500)).contains(&held_for), "{held_for:?}");
+    let next = stage.call(false, "{}").await;
+    stage.served_after_the_delay("its body was written", next, left).await;
     stage.has_no_complaint("its body was written").await;
 }
 
@@ -153,7 +156,7 @@ async fn client_that_leaves_its_websocket_has_its_slot_back_after_the_delay() {
 #[tokio::test]
 async fn client_that_leaves_the_line_or_a_backoff_costs_nothing() {
     let stage = Stage::new(|_| {}).await;
-    let mut holder = stage.call(false, r#"{"latency_ms":600}"#).await;
+    let mut holder = stage.call(false, r#"{"latency_ms":3000}"#).await;
     stage.until_counted(1).await;
     for resets in [false, true] {
         let waiting = stage.call(false, "{}").await;

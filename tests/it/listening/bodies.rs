@@ -76,7 +76,7 @@ async fn trailers_are_dropped_and_harm_nothing() {
 #[tokio::test]
 async fn body_without_progress_gets_408_and_other_streams_go_on() {
     let upstream = Upstream::start().await;
-    let proxy = proxy(&upstream).set(|settings| settings.server.body_timeout = ms(300)).start().await;
+    let proxy = proxy(&upstream).set(|settings| settings.server.body_timeout = ms(1_000)).start().await;
     let mut client = Http2::to(proxy.clients).await;
     let mut slow = client.begin(chat(), false).await;
     slow.send("{\"mod".into(), false).await.unwrap();
@@ -91,7 +91,7 @@ async fn body_without_progress_gets_408_and_other_streams_go_on() {
 #[tokio::test]
 async fn upload_without_progress_gets_408_and_its_exchange_is_cut() {
     let upstream = Upstream::start().await;
-    let proxy = proxy(&upstream).set(|settings| settings.server.body_timeout = ms(300)).start().await;
+    let proxy = proxy(&upstream).set(|settings| settings.server.body_timeout = ms(1_000)).start().await;
     let mut client = Http2::to(proxy.clients).await;
     let mut slow = client.begin(request(Method::POST, "/v1/files").body(()).unwrap(), false).await;
     slow.send("half".into(), false).await.unwrap();

@@ -134,7 +134,12 @@ async fn process_with_64_descriptors_serves_calls_between_idle_connections_and_d
     // Some have made room, the last have not.
     within(ms(5_000), "the oldest are closed", idle[0].until_the_end()).await;
     assert!(!is_closed(&idle.last().unwrap().stream));
-    assert!(metric(process.admin, "tidegate_connections").await <= 20.5);
+    within(ms(5_000), "no more than fit", async {
+        while metric(process.admin, "tidegate_connections").await > 20.5 {
+            tokio::time::sleep(ms(20)).await; // the one that made room is about to go
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

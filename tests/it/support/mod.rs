@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod http2;
 pub(crate) mod http2_client;
+pub(crate) mod pace;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod tls;
@@ -14,11 +15,12 @@ pub(crate) mod wire;
 use std::time::Duration;
 
 pub(crate) use client::{Client, get, post};
+pub(crate) use pace::{Pace, within};
 pub(crate) use proxy::{Proxy, proxy};
 pub(crate) use upstream::{Line, Step, Upstream};
 
-/// Longer than anything takes that works.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than anything takes that works, on a machine that has others to serve, too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -27,14 +29,6 @@ pub(crate) fn ms(ms: u64) -> Duration {
 /// Waits for what must happen; says what did not.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     within(PATIENCE, what, happens).await
-}
-
-/// Waits for what must happen in a time that is a promise.
-pub(crate) async fn within<T>(limit: Duration, what: &str, happens: impl Future<Output = T>) -> T {
-    let Ok(happened) = tokio::time::timeout(limit, happens).await else {
-        panic!("{what}: not within {limit:?}");
-    };
-    happened
 }
 
 /// Asks until it is so; for state that sends no signal.

@@ -79,7 +79,7 @@ async fn who_left_the_line_without_a_permit_has_waited_and_who_was_refused_at_on
     let upstream = Upstream::start().await;
     let proxy = one_at_a_time(&upstream).set(|settings| settings.admission.queue_max = 1).start().await;
     let _busy = Busy::with(&proxy, &upstream).await;
-    assert_eq!(proxy.client().await.ask(chat("x-tidegate-deadline-ms: 50\r\n", PLAIN)).await.status(), 429);
+    assert_eq!(proxy.client().await.ask(chat("x-tidegate-deadline-ms: 500\r\n", PLAIN)).await.status(), 429);
     proxy.until_metric(WAITS, 1.0).await;
     let mut waiting = proxy.client().await;
     waiting.send(chat("", PLAIN)).await;
@@ -93,7 +93,11 @@ async fn who_left_the_line_without_a_permit_has_waited_and_who_was_refused_at_on
 #[tokio::test]
 async fn the_operators_bound_is_named_where_it_binds() {
     let upstream = Upstream::start().await;
-    let proxy = one_at_a_time(&upstream).set(|settings| settings.admission.wait_max = ms(80)).start().await;
+    let waits = |settings: &mut tidegate::config::Settings| {
+        settings.admission.wait_max = ms(80);
+        settings.admission.keepalive_after = Some(ms(10_000)); // later, by any clock
+    };
+    let proxy = one_at_a_time(&upstream).set(waits).start().await;
     let _busy = Busy::with(&proxy, &upstream).await;
     for (fields, body) in [("", PLAIN), ("x-stainless-read-timeout: 60\r\n", PLAIN), ("", STREAMING)] {
         let told = proxy.client().await.ask(chat(fields, body)).await;

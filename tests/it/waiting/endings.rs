@@ -78,12 +78,12 @@ async fn the_providers_last_refusal_is_told_when_the_deadline_comes() {
     let upstream = Upstream::start().await;
     let proxy = one_at_a_time(&upstream).start().await;
     let mut client = proxy.client().await;
-    client.send(post_to("/v1/chat/completions", "x-tidegate-deadline-ms: 600\r\n", STREAMING)).await;
+    client.send(post_to("/v1/chat/completions", "x-tidegate-deadline-ms: 2000\r\n", STREAMING)).await;
     let (mut line, _) = upstream.request().await;
     is_early(&client.head().await);
     let busy = r#"{"error":{"message":"slow down","type":"requests","code":"rate_limit_exceeded"}}"#;
     line.send(answer("429 Too Many Requests", "Content-Type: application/json\r\nRetry-After: 30\r\n", busy)).await;
-    let error = within(ms(3_000), "the refusal", only_error(&mut client)).await;
+    let error = within(ms(4_000), "the refusal", only_error(&mut client)).await;
     assert_eq!((&error["message"], &error["status"]), (&"slow down".into(), &429.into()));
 }
 
