@@ -144,6 +144,8 @@ pub enum Misfit {
     /// The continuation begins by repeating the partial answer, which is so short or so repetitive that this may be an
     /// echo as well as what comes next.
     Ambiguous,
+    /// The continuation says again how the answer began, which is no continuation: the provider answers anew.
+    Anew,
     /// An event that cannot be read.
     Unreadable,
     /// An event too long to be held, or an echo that takes too much room.
@@ -158,6 +160,7 @@ impl Misfit {
             Self::ManyChoices => "the continuation has more than one answer",
             Self::Reasoning => "the continuation reasons although the answer had begun",
             Self::Ambiguous => "the continuation may or may not repeat the partial answer",
+            Self::Anew => "the continuation begins the answer anew (upstreams.continuation)",
             Self::Unreadable => "an event of the continuation could not be read",
             Self::TooLong => "an event of the continuation is too long",
         }

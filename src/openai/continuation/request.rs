@@ -2,10 +2,11 @@
 
 use serde_json::value::RawValue;
 
+use super::echo::{Echo, Repeats, is_doubtful};
 use super::json::{self, Edits, Object};
 use super::partial::{Partial, trim};
 use super::splice::Opening;
-use super::{Style, Unfit, echo};
+use super::{Style, Unfit};
 
 /// Members that prescribe the form of the output from its first token on: those of vLLM, NIM and SGLang. What prescribes
 /// it does not know of the partial answer, and would have the rest begin like a whole one.
@@ -49,7 +50,12 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
                 Some(last) => edits.insert(last.get(), last.get().len(), format!(",{message}")),
                 None => edits.insert(list.get(), 1, message),
             }
-            let echo = (style == Style::Prefix).then(|| partial.content.solid().to_owned());
+            let echo = match style {
+                Style::Prefix if !partial.content.solid().is_empty() => {
+                    Echo::of(partial.content.solid(), Repeats::Perhaps)
+                }
+                Style::Vllm | Style::Prefix => Echo::of(partial.open().as_str(), Repeats::Never),
+            };
             Opening { blank: partial.open().blank().to_owned(), echo, ..Opening::default() }
         }
         // Asked for in the way of another kind of provider, which may do anything with it.
@@ -108,7 +114,7 @@ fn append(
     }
     let text = partial.content.as_str();
     let repeated = (style == Style::Prefix && !begun.is_empty()).then(|| text.strip_prefix(&*begun)).flatten();
-    if repeated.is_some() && echo::is_doubtful(&begun) {
+    if repeated.is_some() && is_doubtful(&begun) {
         return Err(Unfit::LastMessage);
     }
     let text = repeated.unwrap_or(text);
@@ -121,7 +127,11 @@ fn append(
         edits.set(last, "reasoning_content", &json::quoted(reasoning));
     }
     let echoes = repeated.is_some() || (style == Style::Prefix && begun.is_empty());
-    let echo = echoes.then(|| format!("{begun}{solid}"));
+    let echo = match style {
+        Style::Vllm => Echo::of(text, Repeats::Never),
+        Style::Prefix if echoes => Echo::of(&format!("{begun}{solid}"), Repeats::Perhaps),
+        Style::Prefix => None,
+    };
     let blank = if text.is_empty() { partial.open().blank() } else { text.get(solid.len()..).unwrap_or_default() };
     Ok(Opening { blank: blank.to_owned(), echo, ..Opening::default() })
 }

@@ -40,8 +40,8 @@ pub struct Splice {
 pub(super) struct Opening {
     /// White space that was passed on but not sent: what comes of it is dropped.
     pub(super) blank: String,
-    /// What may be repeated before anything new comes.
-    pub(super) echo: Option<String>,
+    /// What is listened for: the partial answer, repeated before anything new comes.
+    pub(super) echo: Option<Echo>,
     /// Tokens that were made before.
     pub(super) made: u64,
     /// Those of them that are in the prompt now.
@@ -55,7 +55,7 @@ impl Splice {
             has_role: partial.has_role,
             has_content: !partial.content.as_str().is_empty(),
             blank: opening.blank,
-            echo: opening.echo.filter(|text| !text.is_empty()).map(Echo::new),
+            echo: opening.echo,
             made: opening.made,
             in_prompt: opening.in_prompt,
         }
@@ -80,10 +80,15 @@ impl Splice {
         if data.is_empty() {
             return Ok(Vec::new().into_iter().chain(Some(Frame::Event(bytes.clone()))));
         }
-        let chunk = if data == "[DONE]" { None } else { Some(Chunk::read(data).ok_or(Misfit::Unreadable)?) };
-        let Some(chunk) = chunk.filter(|chunk| !chunk.is_error(Event::new(&bytes))) else {
+        if data == "[DONE]" {
+            self.echo.as_ref().map(Echo::broke_off).transpose()?;
             return Ok(self.release(false)?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
-        };
+        }
+        let chunk = Chunk::read(data).ok_or(Misfit::Unreadable)?;
+        if chunk.is_error(Event::new(&bytes)) {
+            // What it would have become of an echo that had begun is not known, and nobody needs it any more.
+            return Ok(self.release(true)?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
+        }
         let choice = chunk.choice().map_err(|_| Misfit::ManyChoices)?;
         let heard = self.listen(choice)?;
         let (before, said) = match (heard, &mut self.echo) {
@@ -106,9 +111,11 @@ impl Splice {
     fn listen(&mut self, choice: Option<&Choice<'_>>) -> Result<Heard, Misfit> {
         let Some(echo) = &mut self.echo else { return Ok(Heard::Beside) };
         let Some(choice) = choice else { return Ok(Heard::Beside) };
-        let content = choice.delta().content.and_then(json::string).unwrap_or_default();
-        match (echo.hear(&content)?, choice.is_finished()) {
-            (Heard::Maybe | Heard::Beside, true) => Ok(Heard::Not),
+        let delta = choice.delta();
+        let reasoning = delta.reasoning().filter(|_| !self.has_content);
+        let text = reasoning.or(delta.content).and_then(json::string).unwrap_or_default();
+        match (echo.hear(&text)?, choice.is_finished()) {
+            (Heard::Maybe | Heard::Beside, true) => echo.broke_off(),
             (heard, _) => Ok(heard),
         }
     }

@@ -128,9 +128,45 @@ fn an_echo_is_dropped_however_it_is_cut() {
     // White space that was not sent follows the echo.
     let mut with_space = splice(&said(&[SENTENCE, " "]), Style::Prefix);
     assert_eq!(text_of(&rewritten(&mut with_space, [next_text(SENTENCE), next_text(" And")]).unwrap()), "And");
-    // vLLM repeats nothing.
-    let mut vllm = splice(&said(&[SENTENCE]), Style::Vllm);
-    assert_eq!(text_of(&rewritten(&mut vllm, [next_text(SENTENCE)]).unwrap()), SENTENCE);
+}
+
+/// A provider that does not know `continue_final_message`, or `prefix`, ignores it and answers anew, and its answer would
+/// stand behind the partial one.
+#[test]
+fn an_answer_that_begins_anew_is_no_continuation() {
+    let (start, middle) = (&SENTENCE[..20], &SENTENCE[20..33]);
+    let ending = || next("{}", r#","finish_reason":"stop""#);
+    for (style, anew) in [
+        (Style::Vllm, vec![next_text(SENTENCE)]),
+        (Style::Vllm, vec![next_text(start), next_text(middle)]),
+        (Style::Prefix, vec![next_text(start), next_text(middle), next_text(" green.")]),
+        (Style::Prefix, vec![next_text(start), next_text(middle), ending()]),
+        (Style::Prefix, vec![next_text(start), next_text(middle), event("[DONE]")]),
+    ] {
+        let mut splice = splice(&said(&[SENTENCE, " It", " is."]), style);
+        let (last, before) = anew.split_last().unwrap();
+        assert_eq!(rewritten(&mut splice, before.to_vec()), Ok(vec![]), "nothing wrong is passed on");
+        assert_eq!(rewritten(&mut splice, [last.clone()]), Err(Misfit::Anew), "{style:?} {anew:?}");
+    }
+    // What is short, or repeats itself, may as well be what comes next.
+    let rows = "| A row of a long table | of numbers | 1 |\n| A row of a long table | of numbers | 2 |\n";
+    for (before, after) in
+        [("ha", "haha"), (&*"-".repeat(400), &*"-".repeat(40)), (rows, &rows[..40]), (SENTENCE, start)]
+    {
+        let mut splice = splice(&said(&[before]), Style::Vllm);
+        assert_eq!(text_of(&rewritten(&mut splice, [next_text(after), ending()]).unwrap()), after);
+    }
+    // Who wanted a beginning of its own continued is in the same danger.
+    let question = r#"{"messages":[{"role":"assistant","content":"So:"}],"continue_final_message":true}"#;
+    let mut splice = said(&[SENTENCE]).request(question.as_bytes(), Some(Style::Vllm)).unwrap().splice;
+    assert_eq!(rewritten(&mut splice, [next_text(SENTENCE)]), Err(Misfit::Anew));
+    // Who reasons begins anew by reasoning anew.
+    let thought = |text: &str| next(&format!(r#"{{"reasoning_content":{}}}"#, Value::from(text)), "");
+    let mut splice = self::splice(&chat([role(), reasoning(SENTENCE)]), Style::Prefix);
+    assert_eq!(rewritten(&mut splice, [thought(start)]), Ok(vec![]));
+    assert_eq!(rewritten(&mut splice.clone(), [thought(middle)]), Err(Misfit::Anew));
+    let events = rewritten(&mut splice, [next_text("So")]).unwrap();
+    assert!(events[0].contains(&format!(r#""reasoning_content":"{start}""#)) && events[1].contains(r#""So""#));
 }
 
 #[test]
@@ -159,11 +195,15 @@ fn a_chunk_without_a_choice_does_not_end_an_echo_and_keeps_its_place() {
     assert_eq!(text_of(&new), "The sea is green");
     assert_eq!(asides(&new), [Some(0), Some(2), Some(5)], "{new:?}");
     // Whatever is held comes before the end.
-    for last in [next("{}", r#","finish_reason":"stop""#), event("[DONE]"), event(r#"{"error":{}}"#)] {
+    for (last, text) in [
+        (next("{}", r#","finish_reason":"stop""#), head),
+        (event("[DONE]"), head),
+        (event(r#"{"error":{}}"#), ""), // what may be an echo is of no more use
+    ] {
         let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
         let events = rewritten(&mut splice, [next_text(head), aside("second"), last]).unwrap();
-        assert_eq!((text_of(&events).as_str(), events.len()), (head, 3));
-        assert!(events[1].contains("second"), "{events:?}");
+        assert_eq!((text_of(&events).as_str(), events.len()), (text, if text.is_empty() { 2 } else { 3 }));
+        assert!(events[events.len() - 2].contains("second"), "{events:?}");
     }
     // What is held is bounded.
     let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
