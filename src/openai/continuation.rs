@@ -24,7 +24,7 @@
 //!
 //! How providers are asked: vLLM, "OpenAI-Compatible Server" (extra parameters of the Chat API), which NIM and SGLang
 //! follow; DeepSeek, "Chat Prefix Completion (Beta)" and "Create Chat Completion" (`prefix`, `reasoning_content`);
-//! Mistral, "Chat Completion" (`prefix` of an assistant message).
+//! Mistral, "Chat Completion" (`prefix` of an assistant message, which its answer repeats).
 
 mod chunk;
 mod echo;
@@ -50,8 +50,17 @@ pub use splice::{Events, Splice};
 pub enum Style {
     /// vLLM, NIM, SGLang: the last message is the partial answer, and the request says `continue_final_message`.
     Vllm,
-    /// DeepSeek, Mistral: the last message is the partial answer, and says of itself that it is a `prefix`.
+    /// DeepSeek: the last message is the partial answer, and says of itself that it is a `prefix`. Whether the answer
+    /// begins by repeating it is found out, where that can be told.
     Prefix,
+    /// Mistral: the same, and the answer always repeats it.
+    PrefixEcho,
+}
+
+impl Style {
+    const fn is_prefix(self) -> bool {
+        matches!(self, Self::Prefix | Self::PrefixEcho)
+    }
 }
 
 /// What to do to get the rest of an answer.
@@ -146,6 +155,8 @@ pub enum Misfit {
     Ambiguous,
     /// The continuation says again how the answer began, which is no continuation: the provider answers anew.
     Anew,
+    /// The continuation does not repeat the partial answer, although this provider does.
+    NoEcho,
     /// An event that cannot be read.
     Unreadable,
     /// An event too long to be held, or an echo that takes too much room.
@@ -161,6 +172,7 @@ impl Misfit {
             Self::Reasoning => "the continuation reasons although the answer had begun",
             Self::Ambiguous => "the continuation may or may not repeat the partial answer",
             Self::Anew => "the continuation begins the answer anew (upstreams.continuation)",
+            Self::NoEcho => "the continuation does not repeat the partial answer (upstreams.continuation)",
             Self::Unreadable => "an event of the continuation could not be read",
             Self::TooLong => "an event of the continuation is too long",
         }

@@ -35,6 +35,8 @@ pub(super) enum Repeats {
     Never,
     /// Some do.
     Perhaps,
+    /// It does, however short that is.
+    Always,
 }
 
 /// Holds back events as long as they may be an echo.
@@ -77,7 +79,7 @@ impl Echo {
         let telling = telling(text);
         let text = match repeats {
             Repeats::Never => telling?, // more of it would tell no more
-            Repeats::Perhaps => text,
+            Repeats::Perhaps | Repeats::Always => text,
         };
         let certain = telling.map(str::len);
         let echo = Self { repeats, text: text.to_owned(), certain, repeated: 0, held: Vec::new(), room: HELD_MAX };
@@ -94,7 +96,7 @@ impl Echo {
             return match self.repeats {
                 Repeats::Never => Err(Misfit::Anew),
                 Repeats::Perhaps if is_doubtful(&self.text) => Err(Misfit::Ambiguous),
-                Repeats::Perhaps => Ok(Heard::Ended(left.len())),
+                Repeats::Perhaps | Repeats::Always => Ok(Heard::Ended(left.len())),
             };
         }
         let same = left.bytes().zip(piece.bytes()).take_while(|(old, new)| old == new).count();
@@ -105,7 +107,11 @@ impl Echo {
     /// It goes on otherwise, or not at all. What it had repeated until then was no echo, nor is it what comes next if it
     /// was too much of it for that.
     pub(super) fn broke_off(&self) -> Result<Heard, Misfit> {
-        if self.certain.is_some_and(|certain| self.repeated >= certain) { Err(Misfit::Anew) } else { Ok(Heard::Not) }
+        match self.certain {
+            _ if self.repeats == Repeats::Always => Err(Misfit::NoEcho),
+            Some(certain) if self.repeated >= certain => Err(Misfit::Anew),
+            _ => Ok(Heard::Not),
+        }
     }
 
     pub(super) const fn holds(&self) -> bool {
@@ -175,6 +181,9 @@ mod tests {
         assert_eq!(hears(sentence, Repeats::Perhaps, &anew), Err(Misfit::Anew));
         assert_eq!(hears(sentence, Repeats::Never, &anew[..2]), Err(Misfit::Anew));
         assert_eq!(hears(sentence, Repeats::Never, &[anew[0], "?"]), Ok(vec![Heard::Maybe, Heard::Not]));
+        // Where there always is an echo, nothing is doubtful, and all of it must come.
+        assert_eq!(hears("ha", Repeats::Always, &["h", "aha"]), Ok(vec![Heard::Maybe, Heard::Ended(1)]));
+        assert_eq!(hears("ha", Repeats::Always, &["h", "o"]), Err(Misfit::NoEcho));
         assert!(Echo::of("ha", Repeats::Never).is_none() && Echo::of("", Repeats::Perhaps).is_none());
     }
 }

@@ -31,7 +31,7 @@ impl Model {
         let last = body["messages"].as_array().unwrap().last().unwrap();
         let continues = match self.style {
             Style::Vllm => body["continue_final_message"] == true && body["add_generation_prompt"] == false,
-            Style::Prefix => last["prefix"] == true,
+            Style::Prefix | Style::PrefixEcho => last["prefix"] == true,
         };
         let said = last["content"].as_str().filter(|_| continues).unwrap_or_default();
         assert_eq!(said, trim(said), "templates cannot cope with white space at the end");
@@ -170,7 +170,8 @@ fn tokens() -> impl Strategy<Value = Vec<String>> {
 }
 
 fn style() -> impl Strategy<Value = (Style, bool)> {
-    prop::sample::select(vec![(Style::Vllm, false), (Style::Prefix, false), (Style::Prefix, true)])
+    let styles = [(Style::Vllm, false), (Style::Prefix, false), (Style::Prefix, true), (Style::PrefixEcho, true)];
+    prop::sample::select(styles.to_vec())
 }
 
 fn asides() -> impl Strategy<Value = Vec<usize>> {
@@ -249,7 +250,7 @@ proptest! {
         let asked = partial.request(around(messages, "").as_bytes(), Some(style.0)).unwrap();
         let (prefix, flags) = match style.0 {
             Style::Vllm => ("", r#","continue_final_message":true,"add_generation_prompt":false"#),
-            Style::Prefix => (r#","prefix":true"#, ""),
+            Style::Prefix | Style::PrefixEcho => (r#","prefix":true"#, ""),
         };
         let message = format!(r#"{{"role":"assistant","content":{}{prefix}}}"#, Value::from(trim(&text)));
         let comma = if messages.is_empty() { "" } else { "," };

@@ -35,13 +35,13 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
     let last = messages.last().map(|last| Object::read(last.get()).ok_or(Unfit::BodyUnreadable)).transpose()?;
     let asks = |style| match style {
         Style::Vllm => object.is_true("continue_final_message"),
-        Style::Prefix => last.as_ref().is_some_and(|last| last.is_true("prefix")),
+        Style::Prefix | Style::PrefixEcho => last.as_ref().is_some_and(|last| last.is_true("prefix")),
     };
     let reasoning = match style {
         Style::Vllm if partial.content.solid().is_empty() => return Err(Unfit::Reasoning),
         Style::Vllm => "",
-        Style::Prefix if partial.content.as_str().is_empty() => partial.reasoning.solid(),
-        Style::Prefix => partial.reasoning.as_str(),
+        _ if partial.content.as_str().is_empty() => partial.reasoning.solid(),
+        _ => partial.reasoning.as_str(),
     };
     let opening = match (asks(Style::Vllm), asks(Style::Prefix), last) {
         (false, false, _) => {
@@ -50,17 +50,16 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
                 Some(last) => edits.insert(last.get(), last.get().len(), format!(",{message}")),
                 None => edits.insert(list.get(), 1, message),
             }
-            let echo = match style {
-                Style::Prefix if !partial.content.solid().is_empty() => {
-                    Echo::of(partial.content.solid(), Repeats::Perhaps)
-                }
-                Style::Vllm | Style::Prefix => Echo::of(partial.open().as_str(), Repeats::Never),
+            let echo = match (style, partial.content.solid()) {
+                (Style::Vllm, _) | (_, "") => Echo::of(partial.open().as_str(), Repeats::Never),
+                (Style::Prefix, said) => Echo::of(said, Repeats::Perhaps),
+                (Style::PrefixEcho, said) => Echo::of(said, Repeats::Always),
             };
             Opening { blank: partial.open().blank().to_owned(), echo, ..Opening::default() }
         }
         // Asked for in the way of another kind of provider, which may do anything with it.
         (_, true, _) if style == Style::Vllm => return Err(Unfit::LastMessage),
-        (true, ..) if style == Style::Prefix => return Err(Unfit::LastMessage),
+        (true, ..) if style.is_prefix() => return Err(Unfit::LastMessage),
         (.., None) => return Err(Unfit::LastMessage),
         (.., Some(last)) => append(partial, &last, reasoning, style, &mut edits)?,
     };
@@ -72,7 +71,7 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
     lower(&object, tokens.kept, &mut edits)?;
     let in_prompt = match style {
         Style::Vllm => tokens.kept.saturating_sub(tokens.reasoning),
-        Style::Prefix => tokens.kept,
+        Style::Prefix | Style::PrefixEcho => tokens.kept,
     };
     Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, ..opening }))
 }
@@ -112,12 +111,20 @@ fn append(
     if last.value("tool_calls").is_some_and(|calls| !json::is_empty(calls)) {
         return Err(Unfit::LastMessage);
     }
-    let text = partial.content.as_str();
-    let repeated = (style == Style::Prefix && !begun.is_empty()).then(|| text.strip_prefix(&*begun)).flatten();
-    if repeated.is_some() && is_doubtful(&begun) {
-        return Err(Unfit::LastMessage);
-    }
-    let text = repeated.unwrap_or(text);
+    let said = partial.content.as_str();
+    let is_within = !said.is_empty() && begun.starts_with(said);
+    let repeats = if style == Style::PrefixEcho { Repeats::Always } else { Repeats::Perhaps };
+    let (text, echo) = match (style, said.strip_prefix(&*begun)) {
+        (Style::Vllm, _) => (said, Echo::of(said, Repeats::Never)),
+        (Style::Prefix, _) if begun.is_empty() => (said, Echo::of(trim(said), repeats)),
+        (Style::Prefix, Some(_)) if is_doubtful(&begun) => return Err(Unfit::LastMessage),
+        (Style::Prefix, None) if is_within && is_doubtful(said) => return Err(Unfit::LastMessage),
+        (Style::Prefix, None) if !is_within => (said, Echo::of(said, Repeats::Never)),
+        (Style::PrefixEcho, None) if !is_within && !said.is_empty() => return Err(Unfit::LastMessage),
+        (_, Some(text)) => (text, Echo::of(&format!("{begun}{}", trim(text)), repeats)),
+        // It broke while it repeated the client's beginning, as it will again.
+        (_, None) => ("", Echo::of(said, repeats)),
+    };
     let solid = trim(text);
     append_to(content, solid, edits)?;
     if !reasoning.is_empty() {
@@ -126,13 +133,7 @@ fn append(
         }
         edits.set(last, "reasoning_content", &json::quoted(reasoning));
     }
-    let echoes = repeated.is_some() || (style == Style::Prefix && begun.is_empty());
-    let echo = match style {
-        Style::Vllm => Echo::of(text, Repeats::Never),
-        Style::Prefix if echoes => Echo::of(&format!("{begun}{solid}"), Repeats::Perhaps),
-        Style::Prefix => None,
-    };
-    let blank = if text.is_empty() { partial.open().blank() } else { text.get(solid.len()..).unwrap_or_default() };
+    let blank = if said.is_empty() { partial.open().blank() } else { text.get(solid.len()..).unwrap_or_default() };
     Ok(Opening { blank: blank.to_owned(), echo, ..Opening::default() })
 }
 
@@ -151,7 +152,7 @@ fn message(content: &str, reasoning: &str, style: Style) -> String {
     }
     message.push_str(match style {
         Style::Vllm => "}",
-        Style::Prefix => r#","prefix":true}"#,
+        Style::Prefix | Style::PrefixEcho => r#","prefix":true}"#,
     });
     message
 }

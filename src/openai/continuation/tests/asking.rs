@@ -63,6 +63,40 @@ fn what_the_client_wants_continued_is_appended_to() {
     }
 }
 
+/// Mistral: however short they are, neither the partial answer nor the client's own beginning is taken for what comes next.
+#[test]
+fn what_the_provider_is_known_to_repeat_is_sent_once() {
+    let prefix = |begun: &str| format!(r#"{{"messages":[{{"content":"{begun}","prefix":true}}]}}"#);
+    for (words, begun, expected) in [
+        (&["So", " it", " "][..], "", "So it"),
+        (&["So", " it"], "So", "So it"),
+        (&["ha", "ha"], "ha", "haha"),
+        (&["S"], "So", "So"),
+    ] {
+        assert_eq!(ask(&said(words), &prefix(begun), Style::PrefixEcho).unwrap(), prefix(expected));
+    }
+    assert_eq!(ask(&said(&["So"]), &prefix("No"), Style::PrefixEcho), Err(Unfit::LastMessage), "it was not repeated");
+    let (by_itself, known) =
+        (ask(&said(&["So"]), QUESTION, Style::Prefix), ask(&said(&["So"]), QUESTION, Style::PrefixEcho));
+    assert_eq!(by_itself, known);
+}
+
+/// The provider repeats the client's beginning, and the stream breaks while it does.
+#[test]
+fn a_break_within_the_clients_own_beginning_asks_for_the_same_again() {
+    let begun = "The sky is blue because of the air, that is.";
+    let question = format!(r#"{{"messages":[{{"content":"{begun}","prefix":true}}]}}"#);
+    for style in [Style::Prefix, Style::PrefixEcho] {
+        let partial = said(&[&begun[..20], &begun[20..36]]);
+        let asked = partial.request(question.as_bytes(), Some(style)).unwrap();
+        assert_eq!(asked.body, question, "{style:?}");
+        let rest = [content(begun), content(" And")];
+        let mut splice = asked.splice;
+        assert_eq!(text_of(&rewritten(&mut splice, rest).unwrap()), "that is. And", "{style:?}");
+    }
+    assert_eq!(ask(&said(&["The"]), &question, Style::Prefix), Err(Unfit::LastMessage), "an echo, or not?");
+}
+
 #[test]
 fn a_beginning_that_the_provider_repeated_is_not_sent_twice() {
     let begun = "The sky is blue because of the air";

@@ -170,6 +170,29 @@ fn an_answer_that_begins_anew_is_no_continuation() {
 }
 
 #[test]
+fn an_echo_that_must_come_is_dropped_however_short_it_is_and_missed_where_it_does_not() {
+    let stop = || next("{}", r#","finish_reason":"stop""#);
+    let of = |after: &[Frame]| {
+        let mut splice = splice(&said(&["ha", " "]), Style::PrefixEcho);
+        rewritten(&mut splice, after.to_vec()).map(|events| text_of(&events))
+    };
+    assert_eq!(of(&[next_text("ha"), next_text(" ha"), stop()]), Ok("ha".to_owned()));
+    assert_eq!(of(&[next_text("h"), next_text("aha"), stop()]), Ok("ha".to_owned()));
+    for anew in [
+        vec![next_text("So")],
+        vec![next_text("h"), next_text("o")],
+        vec![next_text("h"), stop()],
+        vec![stop()],
+        vec![event("[DONE]")],
+    ] {
+        assert_eq!(of(&anew), Err(Misfit::NoEcho), "{anew:?}");
+    }
+    assert_eq!(of(&[next_text("h"), event(r#"{"error":{}}"#)]), Ok(String::new()), "what failed said why");
+    let mut thinking = splice(&chat([reasoning("hm")]), Style::PrefixEcho);
+    assert_eq!(text_of(&rewritten(&mut thinking, [next_text("So")]).unwrap()), "So", "of nothing there is no echo");
+}
+
+#[test]
 fn a_chunk_without_a_choice_does_not_end_an_echo_and_keeps_its_place() {
     let aside = |name: &str| event(&format!(r#"{{"id":"two","choices":[],"aside":"{name}"}}"#));
     let asides = |events: &[String]| {
