@@ -51,14 +51,17 @@ impl<'a> Chunk<'a> {
         if choices.count > 1 || !first { Err(ManyChoices) } else { Ok(only) }
     }
 
-    /// `usage.completion_tokens`, where it is reported.
-    pub(super) fn completion_tokens(&self) -> Option<u64> {
-        #[derive(Deserialize)]
-        struct Usage {
-            completion_tokens: Option<u64>,
-        }
-        serde_json::from_str::<Usage>(self.usage?.get()).ok()?.completion_tokens
+    /// `usage`, where it is reported.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()).unwrap_or_default()
     }
+}
+
+/// The figures of a usage that bear on going on.
+#[derive(Default, Deserialize)]
+pub(super) struct Usage {
+    pub(super) prompt_tokens: Option<u64>,
+    pub(super) completion_tokens: Option<u64>,
 }
 
 /// There is another choice than the first.
@@ -69,6 +72,12 @@ pub(super) struct ManyChoices;
 pub(super) struct Head([Option<Box<str>>; 4]);
 
 impl Head {
+    /// Whether `chunk` is of the same model, as far as both say.
+    pub(super) fn is_of_model(&self, chunk: &Chunk<'_>) -> bool {
+        let [_, _, model, _] = &self.0;
+        model.as_deref() == chunk.model.map(RawValue::get)
+    }
+
     /// Keeps what was not known yet.
     pub(super) fn learn(&mut self, chunk: &Chunk<'_>) {
         for (known, told) in self.0.iter_mut().zip(chunk.head()) {

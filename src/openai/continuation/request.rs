@@ -73,7 +73,8 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
         Style::Vllm => tokens.kept.saturating_sub(tokens.reasoning),
         Style::Prefix | Style::PrefixEcho => tokens.kept,
     };
-    Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, ..opening }))
+    let asked = partial.prompt_tokens.filter(|_| style == Style::Vllm);
+    Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, asked, ..opening }))
 }
 
 /// The rest of a plain completion: the text is appended to the prompt. Without a limit in the request that of the

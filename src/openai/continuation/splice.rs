@@ -33,7 +33,12 @@ pub struct Splice {
     echo: Option<Echo>,
     made: u64,
     in_prompt: u64,
+    /// The fewest tokens that a question has which ends with the partial answer, until some of the rest was passed on.
+    prompt_least: Option<u64>,
 }
+
+/// Fewer tokens of the partial answer than this could be made up for by what a template puts around it.
+const TELLING: u64 = 32;
 
 /// How a continuation begins, as asked for.
 #[derive(Debug, Default)]
@@ -46,6 +51,8 @@ pub(super) struct Opening {
     pub(super) made: u64,
     /// Those of them that are in the prompt now.
     pub(super) in_prompt: u64,
+    /// Those of the first question, where the prompt of the rest is that with the partial answer behind it.
+    pub(super) asked: Option<u64>,
 }
 
 impl Splice {
@@ -58,6 +65,11 @@ impl Splice {
             echo: opening.echo,
             made: opening.made,
             in_prompt: opening.in_prompt,
+            // Half of them: text may make fewer tokens than it was made of.
+            prompt_least: opening
+                .asked
+                .filter(|_| opening.in_prompt >= TELLING)
+                .map(|asked| asked.saturating_add(opening.in_prompt / 2)),
         }
     }
 
@@ -88,6 +100,12 @@ impl Splice {
         if chunk.is_error(Event::new(&bytes)) {
             // What it would have become of an echo that had begun is not known, and nobody needs it any more.
             return Ok(self.release(true)?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
+        }
+        if let Some(least) = self.prompt_least
+            && self.head.is_of_model(&chunk)
+            && chunk.usage().prompt_tokens.is_some_and(|tokens| tokens < least)
+        {
+            return Err(Misfit::Anew);
         }
         let choice = chunk.choice().map_err(|_| Misfit::ManyChoices)?;
         let heard = self.listen(choice)?;
@@ -182,6 +200,9 @@ impl Splice {
         }
         self.has_role |= delta.has_role;
         let cut = said + reasoned > 0;
+        if content.len() + reasoning.len() > 0 {
+            self.prompt_least = None; // too late: some of it is with the client
+        }
         let says_more = content.len() > said || reasoning.len() > reasoned || delta.other.is_some();
         Ok(says_more || choice.is_finished() || !(cut || repeats_role) || (choice.logprobs.is_some() && !cut))
     }

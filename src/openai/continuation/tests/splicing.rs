@@ -169,6 +169,33 @@ fn an_answer_that_begins_anew_is_no_continuation() {
     assert!(events[0].contains(&format!(r#""reasoning_content":"{start}""#)) && events[1].contains(r#""So""#));
 }
 
+/// vLLM tells usage in every chunk, where it is asked to (`continuous_usage_stats`).
+#[test]
+fn a_question_without_the_partial_answer_in_it_is_not_continued() {
+    let told = |text: &str, prompt: u64, made: u64, model: &str| {
+        event(&format!(
+            r#"{{"id":"x","model":"{model}","choices":[{{"index":0,"delta":{{"content":"{text}"}}}}],"usage":{{"prompt_tokens":{prompt},"completion_tokens":{made}}}}}"#
+        ))
+    };
+    let partial = |made: u64| chat([role(), told("a", 100, made, "m")]);
+    for (made, prompt, model, expected) in [
+        (40, 100, "m", Err(Misfit::Anew)),
+        (40, 119, "m", Err(Misfit::Anew)),
+        (40, 120, "m", Ok("b".to_owned())),
+        (40, 100, "other", Ok("b".to_owned())), // which may count otherwise
+        (31, 100, "m", Ok("b".to_owned())),
+    ] {
+        let mut splice = splice(&partial(made), Style::Vllm);
+        let seen = rewritten(&mut splice, [told("b", prompt, 1, model)]).map(|events| text_of(&events));
+        assert_eq!(seen, expected, "{made} {prompt} {model}");
+    }
+    // Whoever says it late says it too late.
+    let mut late = splice(&partial(40), Style::Vllm);
+    assert!(rewritten(&mut late, [next_text("b"), told("", 100, 1, "m")]).is_ok());
+    // What DeepSeek and Mistral count to the question is not known.
+    assert!(rewritten(&mut splice(&partial(40), Style::Prefix), [told("b", 100, 1, "m")]).is_ok());
+}
+
 #[test]
 fn an_echo_that_must_come_is_dropped_however_short_it_is_and_missed_where_it_does_not() {
     let stop = || next("{}", r#","finish_reason":"stop""#);
