@@ -8,6 +8,7 @@ use super::echo::is_doubtful;
 use super::partial::trim;
 use super::tests::event;
 use super::{Misfit, Partial, Style, Unfit};
+use crate::openai::properties::JSON;
 use crate::openai::{Event, Frame, Framer, Route};
 
 /// A model that always answers the same, at a provider that continues as the real ones do.
@@ -263,7 +264,7 @@ proptest! {
     #[test]
     fn any_bytes_can_be_continued_or_not(
         first in stream(),
-        body in soup(PIECES),
+        body in soup(&[JSON, MEMBERS].concat()),
         second in stream(),
         route in prop::sample::select(Route::ALL.to_vec()),
         style in prop::option::of(style()),
@@ -310,21 +311,7 @@ fn members() -> impl Strategy<Value = String> {
     prop::collection::vec(member, 0..3).prop_map(|members| members.concat())
 }
 
-const PIECES: &[&str] = &[
-    "{",
-    "}",
-    "[",
-    "]",
-    ",",
-    ":",
-    "\"",
-    "\\",
-    "\\ud800",
-    " ",
-    "null",
-    "true",
-    "1",
-    "-1",
+const MEMBERS: &[&str] = &[
     "\"a\"",
     "\"\\n\"",
     "\"\"",
@@ -336,7 +323,6 @@ const PIECES: &[&str] = &[
     "\"m\\u0065ssages\":",
     "{\"messages\":[]}",
     "{\"messages\":[{}],\"max_tokens\":3}",
-    "é",
 ];
 
 const EVENTS: &[&str] = &[
@@ -362,8 +348,8 @@ const EVENTS: &[&str] = &[
     "data: {\"id\":1,\"choices\":[],\"usage\":{\"completion_tokens\":1,\"prompt_tokens\":0}}\n\n",
 ];
 
-fn soup(pieces: &'static [&'static str]) -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(pieces), 0..16).prop_map(|pieces| pieces.concat())
+fn soup(pieces: &[&'static str]) -> impl Strategy<Value = String> + use<> {
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..16).prop_map(|pieces| pieces.concat())
 }
 
 fn stream() -> impl Strategy<Value = Vec<u8>> {
