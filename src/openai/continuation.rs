@@ -98,6 +98,8 @@ pub enum Unfit {
     Failed,
     /// The form of the output is prescribed from its first token on, as for JSON; the rest of it would begin anew.
     Constrained,
+    /// Its stop sequences are too long to be watched for.
+    Stop,
     /// The request wants the question repeated, or text put before something else.
     Echo,
     /// The last message, or the prompt, is of a kind that nothing can be appended to.
@@ -126,6 +128,7 @@ impl Unfit {
             Self::Finished => "the answer was complete but for its ending",
             Self::Failed => "the provider sent an error",
             Self::Constrained => "the form of the output is prescribed",
+            Self::Stop => "the stop sequences are too long",
             Self::Echo => "the request asks for an echo or has a suffix",
             Self::LastMessage => "nothing can be appended to the last message or prompt",
             Self::Limit => "the limit of tokens cannot be lowered",
@@ -157,6 +160,8 @@ pub enum Misfit {
     Anew,
     /// The continuation does not repeat the partial answer, although this provider does.
     NoEcho,
+    /// A stop sequence stands across the break: the answer was to end there, and the provider has not noticed.
+    Stop,
     /// An event that cannot be read.
     Unreadable,
     /// An event too long to be held, or an echo that takes too much room.
@@ -173,6 +178,7 @@ impl Misfit {
             Self::Ambiguous => "the continuation may or may not repeat the partial answer",
             Self::Anew => "the continuation begins the answer anew (upstreams.continuation)",
             Self::NoEcho => "the continuation does not repeat the partial answer (upstreams.continuation)",
+            Self::Stop => "a stop sequence of the request stands across the break",
             Self::Unreadable => "an event of the continuation could not be read",
             Self::TooLong => "an event of the continuation is too long",
         }

@@ -24,6 +24,9 @@ const CONSTRAINTS: [&str; 11] = [
     "prompt_embeds",
 ];
 
+/// All stop sequences together: they are a few words.
+const STOPS_MAX: usize = 1024;
+
 /// The rest of a chat's answer: the partial one is appended to `messages`, or to the last message where the client gave
 /// a beginning of its own to be continued.
 pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(String, Opening), Unfit> {
@@ -74,7 +77,8 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
         Style::Prefix | Style::PrefixEcho => tokens.kept,
     };
     let asked = partial.prompt_tokens.filter(|_| style == Style::Vllm);
-    Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, asked, ..opening }))
+    let stops = begun_stops(&object, partial.content.solid())?;
+    Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, asked, stops, ..opening }))
 }
 
 /// The rest of a plain completion: the text is appended to the prompt. Without a limit in the request that of the
@@ -95,7 +99,8 @@ pub(super) fn completions(partial: &Partial, body: &str) -> Result<(String, Open
     append_to(prompt, partial.content.as_str(), &mut edits)?;
     let made = partial.tokens().kept;
     lower(&object, made, &mut edits)?;
-    Ok((edits.apply(), Opening { made, in_prompt: made, ..Opening::default() }))
+    let stops = begun_stops(&object, partial.content.as_str())?;
+    Ok((edits.apply(), Opening { made, in_prompt: made, stops, ..Opening::default() }))
 }
 
 /// Appends to a message that the client itself wants continued. A provider that repeats what it continues has repeated
@@ -174,6 +179,22 @@ fn check(object: &Object<'_>) -> Result<(), Unfit> {
     // NIM's extensions have an object of their own.
     let extended = object.value("nvext").is_some_and(|extensions| extensions.get().contains("guided_"));
     if !is_text || constrained || extended { Err(Unfit::Constrained) } else { Ok(()) }
+}
+
+/// What would complete the stop sequences that may have begun at the end of `sent`. That is a part of the question now, in
+/// which a provider looks for none; many, but not all, keep back what may become one.
+fn begun_stops(object: &Object<'_>, sent: &str) -> Result<Vec<String>, Unfit> {
+    let Some(stop) = object.value("stop") else { return Ok(Vec::new()) };
+    let one = json::string(stop).map(|stop| vec![stop.into_owned()]);
+    let stops: Vec<String> = one.or_else(|| object.read_as("stop")).unwrap_or_default();
+    if stops.iter().map(String::len).sum::<usize>() > STOPS_MAX {
+        return Err(Unfit::Stop);
+    }
+    if stops.iter().any(|stop| !stop.is_empty() && sent.ends_with(stop)) {
+        return Err(Unfit::Finished);
+    }
+    let halves = stops.iter().flat_map(|stop| stop.char_indices().skip(1).map(|(at, _)| stop.split_at(at)));
+    Ok(halves.filter(|(begun, _)| sent.ends_with(begun)).map(|(_, rest)| rest.to_owned()).collect())
 }
 
 /// Lowers the limits of tokens by what was made.

@@ -35,6 +35,8 @@ pub struct Splice {
     in_prompt: u64,
     /// The fewest tokens that a question has which ends with the partial answer, until some of the rest was passed on.
     prompt_least: Option<u64>,
+    /// What must not come next: it would complete a stop sequence.
+    stops: Vec<String>,
 }
 
 /// Fewer tokens of the partial answer than this could be made up for by what a template puts around it.
@@ -53,6 +55,8 @@ pub(super) struct Opening {
     pub(super) in_prompt: u64,
     /// Those of the first question, where the prompt of the rest is that with the partial answer behind it.
     pub(super) asked: Option<u64>,
+    /// What would complete a stop sequence.
+    pub(super) stops: Vec<String>,
 }
 
 impl Splice {
@@ -70,13 +74,15 @@ impl Splice {
                 .asked
                 .filter(|_| opening.in_prompt >= TELLING)
                 .map(|asked| asked.saturating_add(opening.in_prompt / 2)),
+            stops: opening.stops,
         }
     }
 
     /// Bytes it holds, to be accounted for.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.head.bytes() + self.blank.capacity() + self.echo.as_ref().map_or(0, Echo::bytes)
+        let stops: usize = self.stops.iter().map(String::capacity).sum();
+        self.head.bytes() + self.blank.capacity() + self.echo.as_ref().map_or(0, Echo::bytes) + stops
     }
 
     /// What to pass on for the next `frame` of the continuation, in order. The caller shows each to
@@ -181,6 +187,7 @@ impl Splice {
             return Err(Misfit::Reasoning);
         }
         let fresh = content.get(said..).unwrap_or_default();
+        self.watch_stops(fresh)?;
         let (said, reasoned) =
             if self.has_content { (said + self.skip_blank(fresh), 0) } else { (said, self.skip_blank(&reasoning)) };
         if !content.is_empty() && !self.has_content {
@@ -205,6 +212,21 @@ impl Splice {
         }
         let says_more = content.len() > said || reasoning.len() > reasoned || delta.other.is_some();
         Ok(says_more || choice.is_finished() || !(cut || repeats_role) || (choice.logprobs.is_some() && !cut))
+    }
+
+    /// Follows the stop sequences that may have begun into the `text` that comes next.
+    fn watch_stops(&mut self, text: &str) -> Result<(), Misfit> {
+        if self.stops.iter().any(|rest| text.starts_with(rest)) {
+            return Err(Misfit::Stop);
+        }
+        self.stops.retain_mut(|rest| {
+            let goes_on = rest.starts_with(text);
+            if goes_on {
+                drop(rest.drain(..text.len()));
+            }
+            goes_on
+        });
+        Ok(())
     }
 
     /// How much of `text`, which comes next, is the white space that was passed on before.

@@ -164,6 +164,22 @@ fn limits_are_lowered_by_what_was_made() {
 }
 
 #[test]
+fn an_answer_that_ends_with_a_stop_sequence_is_complete() {
+    let of = |stop: &str, words: &[&str]| {
+        ask(&said(words), &format!(r#"{{"messages":[{{}}],"stop":{stop}}}"#), Style::Vllm).map(|_| ())
+    };
+    assert_eq!(of(r#""END""#, &["the ", "END"]), Err(Unfit::Finished));
+    assert_eq!(of(r#"["a","\u0045ND"]"#, &["the ", "END"]), Err(Unfit::Finished));
+    assert_eq!(of(&format!(r#"["{}"]"#, "a".repeat(1025)), &["the"]), Err(Unfit::Stop));
+    // White space at the end is not sent, so that the provider comes upon it again.
+    for (stop, words) in
+        [("\"\\n\"", &["a", "\n"][..]), ("\"\"", &["a"]), ("[]", &["a"]), ("7", &["a"]), ("null", &["a"])]
+    {
+        assert_eq!(of(stop, words), Ok(()), "{stop}");
+    }
+}
+
+#[test]
 fn requests_whose_answers_cannot_be_taken_up_are_told() {
     for (member, expected) in [
         (r#""n":2"#, Unfit::ManyChoices),

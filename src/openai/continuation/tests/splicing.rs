@@ -196,6 +196,37 @@ fn a_question_without_the_partial_answer_in_it_is_not_continued() {
     assert!(rewritten(&mut splice(&partial(40), Style::Prefix), [told("b", 100, 1, "m")]).is_ok());
 }
 
+/// The provider takes the first half of a stop sequence for a part of the question, and would write on and on.
+#[test]
+fn a_stop_sequence_across_the_break_ends_the_stream() {
+    let rest = |stop: &str, before: &[&str], after: &[&str]| {
+        let question = format!(r#"{{"messages":[{{}}],"stop":{stop}}}"#);
+        let mut splice = said(before).request(question.as_bytes(), Some(Style::Vllm)).unwrap().splice;
+        rewritten(&mut splice, after.iter().map(|text| next_text(text))).map(|events| text_of(&events))
+    };
+    for (stop, before, after) in [
+        (r#""END""#, &["the E"][..], &["ND, and"][..]),
+        (r#"["x","END"]"#, &["the ", "EN"], &["", "D"]),
+        (r#""END""#, &["the E"], &["N", "D"]),
+        (r#""aab""#, &["aa"], &["ab"]),
+        (r#""a\nb""#, &["a", "\n"], &["\n", "b"]),
+        (r#""né!""#, &["n"], &["é", "!"]),
+    ] {
+        assert_eq!(rest(stop, before, after), Err(Misfit::Stop), "{stop} {before:?} {after:?}");
+    }
+    for (stop, before, after) in [
+        (r#""END""#, &["the E"][..], &["N", "T", "D"][..]),
+        (r#""END""#, &["the "], &["END"]), // which is the provider's to find
+        (r#""END""#, &["the E"], &["ven", "ND"]),
+    ] {
+        assert_eq!(rest(stop, before, after), Ok(after.concat()), "{stop} {before:?} {after:?}");
+    }
+    let plain = observed(Route::Completions, [event(r#"{"choices":[{"index":0,"text":"a\n"}]}"#)]);
+    let asked = plain.request(br#"{"prompt":"q","stop":["\n\n"]}"#, Some(Style::Vllm));
+    let next = event(r#"{"choices":[{"index":0,"text":"\nb"}]}"#);
+    assert_eq!(rewritten(&mut asked.unwrap().splice, [next]), Err(Misfit::Stop));
+}
+
 #[test]
 fn an_echo_that_must_come_is_dropped_however_short_it_is_and_missed_where_it_does_not() {
     let stop = || next("{}", r#","finish_reason":"stop""#);
