@@ -88,7 +88,7 @@ pub enum Unfit {
     Refusal,
     /// Something was passed on that we do not know how to continue, such as audio.
     Unknown,
-    /// Something was passed on that we could not read.
+    /// Something was passed on that we could not read, or half a character.
     Unreadable,
     /// More was passed on than we keep.
     TooLong,
@@ -96,8 +96,11 @@ pub enum Unfit {
     Finished,
     /// The provider ended the stream with an error of its own.
     Failed,
-    /// The form of the output is prescribed from its first token on, as for JSON; the rest of it would begin anew.
+    /// The form of the output is prescribed from its first token on, as for JSON or a tool that must be called; the rest of
+    /// it would begin anew.
     Constrained,
+    /// Log probabilities of a plain completion say where in the text they belong; those of the rest would count anew.
+    Offsets,
     /// Its stop sequences are too long to be watched for.
     Stop,
     /// The request wants the question repeated, or text put before something else.
@@ -128,6 +131,7 @@ impl Unfit {
             Self::Finished => "the answer was complete but for its ending",
             Self::Failed => "the provider sent an error",
             Self::Constrained => "the form of the output is prescribed",
+            Self::Offsets => "its log probabilities have places in the text",
             Self::Stop => "the stop sequences are too long",
             Self::Echo => "the request asks for an echo or has a suffix",
             Self::LastMessage => "nothing can be appended to the last message or prompt",

@@ -174,7 +174,7 @@ impl<'de: 'a, 'a> Members<'de> for Delta<'a> {
 
     fn take(&mut self, name: Key, value: &'de RawValue) {
         let other = match name {
-            Key::Role => return self.has_role = true,
+            Key::Role => return self.has_role = value.get() != "null",
             Key::Content => return self.content = Some(value),
             Key::ReasoningContent => return self.reasoning_content = Some(value),
             Key::Reasoning => return self.reasoning = Some(value),

@@ -114,6 +114,9 @@ impl Partial {
                 splice: Splice::new(self, Opening { blank: self.open().blank().to_owned(), ..Opening::default() }),
             });
         }
+        if self.open().solid().ends_with(char::REPLACEMENT_CHARACTER) {
+            return Err(Unfit::Unreadable); // the other half of a character was to come
+        }
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         let body = std::str::from_utf8(body).map_err(|_| Unfit::BodyUnreadable)?;
         let style = style.ok_or(Unfit::NotSupported)?;

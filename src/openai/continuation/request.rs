@@ -89,6 +89,9 @@ pub(super) fn completions(partial: &Partial, body: &str) -> Result<(String, Open
     if object.value("suffix").is_some_and(|suffix| !json::is_empty(suffix)) {
         return Err(Unfit::Echo);
     }
+    if object.value("logprobs").is_some_and(|wanted| wanted.get() != "false") {
+        return Err(Unfit::Offsets);
+    }
     let prompt = object.value("prompt").ok_or(Unfit::LastMessage)?;
     let prompt = match serde_json::from_str::<Vec<&RawValue>>(prompt.get()).as_deref() {
         Ok([only]) => *only,
@@ -174,11 +177,15 @@ fn check(object: &Object<'_>) -> Result<(), Unfit> {
     }
     let format = object.value("response_format").filter(|format| !json::is_empty(format));
     let kind = format.and_then(|format| Object::read(format.get())?.read_as::<String>("type"));
+    let is_forced = object.value("tool_choice").is_some_and(|choice| match json::string(choice) {
+        Some(word) => matches!(&*word, "required" | "any"),
+        None => true, // names one
+    });
     let is_text = format.is_none() || kind.as_deref() == Some("text");
     let constrained = CONSTRAINTS.iter().any(|name| object.value(name).is_some_and(|value| !json::is_empty(value)));
     // NIM's extensions have an object of their own.
     let extended = object.value("nvext").is_some_and(|extensions| extensions.get().contains("guided_"));
-    if !is_text || constrained || extended { Err(Unfit::Constrained) } else { Ok(()) }
+    if !is_text || is_forced || constrained || extended { Err(Unfit::Constrained) } else { Ok(()) }
 }
 
 /// What would complete the stop sequences that may have begun at the end of `sent`. That is a part of the question now, in

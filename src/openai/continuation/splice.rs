@@ -138,6 +138,9 @@ impl Splice {
         let delta = choice.delta();
         let reasoning = delta.reasoning().filter(|_| !self.has_content);
         let text = reasoning.or(delta.content).and_then(json::string).unwrap_or_default();
+        if text.is_empty() && delta.other.is_some() {
+            return echo.broke_off();
+        }
         match (echo.hear(&text)?, choice.is_finished()) {
             (Heard::Maybe | Heard::Beside, true) => echo.broke_off(),
             (heard, _) => Ok(heard),

@@ -189,14 +189,15 @@ fn requests_whose_answers_cannot_be_taken_up_are_told() {
         (r#""response_format":{"type":"json_object"}"#, Unfit::Constrained),
         (r#""guided_regex":"a*""#, Unfit::Constrained),
         (r#""nvext":{"guided_json":{}}"#, Unfit::Constrained),
+        (r#""tool_choice":"required""#, Unfit::Constrained),
+        (r#""tool_choice":{"type":"function","function":{"name":"f"}}"#, Unfit::Constrained),
     ] {
         let question = format!(r#"{{"messages":[1],"prompt":"a",{member}}}"#);
         assert_eq!(ask(&said(&["a"]), &question, Style::Prefix), Err(expected), "{member}");
         let plain = observed(Route::Completions, [event(r#"{"choices":[{"index":0,"text":"a"}]}"#)]);
         assert_eq!(ask(&plain, &question, Style::Prefix), Err(expected), "{member}");
     }
-    let harmless =
-        r#"{"messages":[],"n":1,"best_of":null,"echo":false,"response_format":{"type":"text"},"guided_json":null}"#;
+    let harmless = r#"{"messages":[],"n":1,"best_of":null,"echo":false,"response_format":{"type":"text"},"guided_json":null,"tool_choice":"auto"}"#;
     assert!(ask(&said(&["a"]), harmless, Style::Vllm).is_ok());
     for question in ["", "[]", "{", "{}", r#"{"messages":{}}"#, "{\"messages\":[3", r#"{"messages":null}"#] {
         assert_eq!(ask(&said(&["a"]), question, Style::Vllm), Err(Unfit::BodyUnreadable), "{question}");
@@ -223,6 +224,7 @@ fn a_plain_completion_goes_on_from_its_prompt() {
         (r#"{"prompt":[[1]]}"#, Unfit::LastMessage),
         (r#"{"prompt":null}"#, Unfit::LastMessage),
         (r#"{"prompt":"a","suffix":"z"}"#, Unfit::Echo),
+        (r#"{"prompt":"a","logprobs":0}"#, Unfit::Offsets),
     ] {
         assert_eq!(ask(&partial, question, Style::Vllm), Err(expected), "{question}");
     }

@@ -54,6 +54,12 @@ fn a_blank_stream_is_taken_over_with_its_name() {
     let events = rewritten(&mut untouched, frames.clone()).unwrap();
     assert_eq!(events[0].as_bytes(), frames[0].bytes());
     assert!(events[1].contains(r#"{"content":"a"}"#), "a role is told once");
+
+    // Some say in each delta that they say nothing of it.
+    let mut silent = chat([delta(r#"{"role":null,"content":""}"#)]).request(b"", None).unwrap().splice;
+    let frames = [next(r#"{"role":"assistant"}"#, ""), next(r#"{"role":null,"content":"a"}"#, "")];
+    let events = rewritten(&mut silent, frames).unwrap();
+    assert!(events[0].contains(r#"{"role":"assistant"}"#) && events[1].contains(r#"{"role":null,"content":"a"}"#));
 }
 
 #[test]
@@ -242,6 +248,7 @@ fn an_echo_that_must_come_is_dropped_however_short_it_is_and_missed_where_it_doe
         vec![next_text("h"), stop()],
         vec![stop()],
         vec![event("[DONE]")],
+        vec![next(r#"{"tool_calls":[{"index":0}]}"#, "")],
     ] {
         assert_eq!(of(&anew), Err(Misfit::NoEcho), "{anew:?}");
     }
@@ -347,6 +354,7 @@ fn what_does_not_fit_ends_the_stream() {
         (next(r#"{"reasoning":"hm"}"#, ""), Misfit::Reasoning),
         (next(r#"{"content":[{"type":"thinking"}]}"#, ""), Misfit::Unreadable),
         (event(r#"{"choices":[{"index":1,"delta":{}}]}"#), Misfit::ManyChoices),
+        (next(r#"{"content":"\ud83e"}"#, ""), Misfit::Unreadable),
         (event("{"), Misfit::Unreadable),
         (Frame::Part { bytes: Bytes::new(), last: true }, Misfit::TooLong),
     ] {
