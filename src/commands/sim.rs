@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long = "fault", value_name = "KIND=RATE", help = fault_help())]
     pub faults: Vec<Fault>,
     /// Which requests to continue a partial answer are understood: any, vllm (continue_final_message), prefix (DeepSeek's),
-    /// prefix-echo (Mistral's, which repeats the partial answer), or off (400).
+    /// prefix_echo (Mistral's, which repeats the partial answer), or off (400).
     #[arg(long, value_name = "STYLE", default_value = "any")]
     pub continuation: Continuation,
     /// Decides jitter, latency and faults.

@@ -24,7 +24,7 @@
 //!
 //! How providers are asked: vLLM, "OpenAI-Compatible Server" (extra parameters of the Chat API), which NIM and SGLang
 //! follow; DeepSeek, "Chat Prefix Completion (Beta)" and "Create Chat Completion" (`prefix`, `reasoning_content`);
-//! Mistral, "Chat Completion" (`prefix` of an assistant message).
+//! Mistral, "Chat Completion" (`prefix` of an assistant message, which its answer repeats).
 
 mod chunk;
 mod echo;
@@ -50,8 +50,17 @@ pub use splice::{Events, Splice};
 pub enum Style {
     /// vLLM, NIM, SGLang: the last message is the partial answer, and the request says `continue_final_message`.
     Vllm,
-    /// DeepSeek, Mistral: the last message is the partial answer, and says of itself that it is a `prefix`.
+    /// DeepSeek: the last message is the partial answer, and says of itself that it is a `prefix`. Whether the answer
+    /// begins by repeating it is found out, where that can be told.
     Prefix,
+    /// Mistral: the same, and the answer always repeats it.
+    PrefixEcho,
+}
+
+impl Style {
+    const fn is_prefix(self) -> bool {
+        matches!(self, Self::Prefix | Self::PrefixEcho)
+    }
 }
 
 /// What to do to get the rest of an answer.
@@ -79,7 +88,7 @@ pub enum Unfit {
     Refusal,
     /// Something was passed on that we do not know how to continue, such as audio.
     Unknown,
-    /// Something was passed on that we could not read.
+    /// Something was passed on that we could not read, or half a character.
     Unreadable,
     /// More was passed on than we keep.
     TooLong,
@@ -87,8 +96,13 @@ pub enum Unfit {
     Finished,
     /// The provider ended the stream with an error of its own.
     Failed,
-    /// The form of the output is prescribed from its first token on, as for JSON; the rest of it would begin anew.
+    /// The form of the output is prescribed from its first token on, as for JSON or a tool that must be called; the rest of
+    /// it would begin anew.
     Constrained,
+    /// Log probabilities of a plain completion say where in the text they belong; those of the rest would count anew.
+    Offsets,
+    /// Its stop sequences are too long to be watched for.
+    Stop,
     /// The request wants the question repeated, or text put before something else.
     Echo,
     /// The last message, or the prompt, is of a kind that nothing can be appended to.
@@ -117,6 +131,8 @@ impl Unfit {
             Self::Finished => "the answer was complete but for its ending",
             Self::Failed => "the provider sent an error",
             Self::Constrained => "the form of the output is prescribed",
+            Self::Offsets => "its log probabilities have places in the text",
+            Self::Stop => "the stop sequences are too long",
             Self::Echo => "the request asks for an echo or has a suffix",
             Self::LastMessage => "nothing can be appended to the last message or prompt",
             Self::Limit => "the limit of tokens cannot be lowered",
@@ -144,6 +160,12 @@ pub enum Misfit {
     /// The continuation begins by repeating the partial answer, which is so short or so repetitive that this may be an
     /// echo as well as what comes next.
     Ambiguous,
+    /// The continuation says again how the answer began, which is no continuation: the provider answers anew.
+    Anew,
+    /// The continuation does not repeat the partial answer, although this provider does.
+    NoEcho,
+    /// A stop sequence stands across the break: the answer was to end there, and the provider has not noticed.
+    Stop,
     /// An event that cannot be read.
     Unreadable,
     /// An event too long to be held, or an echo that takes too much room.
@@ -158,6 +180,9 @@ impl Misfit {
             Self::ManyChoices => "the continuation has more than one answer",
             Self::Reasoning => "the continuation reasons although the answer had begun",
             Self::Ambiguous => "the continuation may or may not repeat the partial answer",
+            Self::Anew => "the continuation begins the answer anew (upstreams.continuation)",
+            Self::NoEcho => "the continuation does not repeat the partial answer (upstreams.continuation)",
+            Self::Stop => "a stop sequence of the request stands across the break",
             Self::Unreadable => "an event of the continuation could not be read",
             Self::TooLong => "an event of the continuation is too long",
         }

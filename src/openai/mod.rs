@@ -14,6 +14,7 @@ mod date;
 pub mod error;
 pub mod error_event;
 pub mod media;
+mod members;
 #[cfg(test)]
 mod properties;
 pub mod rate_limits;

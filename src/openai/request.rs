@@ -1,10 +1,10 @@
 //! The few request fields that decide who goes when, read without building a tree of the body.
 
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+
+use super::members::{List, Members, Read};
 
 /// What a generation request says about itself at the top level of its JSON body. A field that is missing, or has a
 /// type we do not expect, is simply not known: judging requests is the provider's business.
@@ -59,7 +59,7 @@ impl Sniff {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Self::default();
         }
-        serde_json::from_slice::<Fields<'_>>(body).map(Self::from).unwrap_or_default()
+        serde_json::from_slice::<Read<Fields<'_>>>(body).map(|Read(fields)| Self::from(fields)).unwrap_or_default()
     }
 }
 
@@ -88,34 +88,7 @@ impl From<Fields<'_>> for Sniff {
 /// How many questions a list of them holds; a list of numbers is one question, in tokens.
 fn prompts(raw: &RawValue) -> Option<u64> {
     let list = raw.get().trim_start().strip_prefix('[')?.trim_start();
-    list.starts_with(['"', '[']).then(|| serde_json::from_str::<Length>(raw.get()).ok().map(|length| length.0))?
-}
-
-/// How long a list is, without keeping it.
-struct Length(u64);
-
-impl<'de> Deserialize<'de> for Length {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Counting;
-
-        impl<'de> Visitor<'de> for Counting {
-            type Value = Length;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Length, A::Error> {
-                let mut length = 0;
-                while list.next_element::<IgnoredAny>()?.is_some() {
-                    length += 1;
-                }
-                Ok(Length(length))
-            }
-        }
-
-        deserializer.deserialize_seq(Counting)
-    }
+    list.starts_with(['"', '[']).then(|| read::<List<IgnoredAny>>(raw).map(|list| list.length))?
 }
 
 /// A value of the type we expect, or nothing.
@@ -128,7 +101,7 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// The interesting values, still as text. A derived struct would refuse equal keys, hence the visitor.
+/// The interesting values, still as text.
 #[derive(Default)]
 struct Fields<'a> {
     model: Option<&'a RawValue>,
@@ -160,43 +133,28 @@ enum Key {
     Unread,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TopLevel;
+impl<'de: 'a, 'a> Members<'de> for Fields<'a> {
+    type Name = Key;
 
-        impl<'de> Visitor<'de> for TopLevel {
-            type Value = Fields<'de>;
+    fn wants(name: &Key) -> bool {
+        !matches!(name, Key::Unread)
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(key) = map.next_key()? {
-                    let field = match key {
-                        Key::Model => &mut fields.model,
-                        Key::Stream => &mut fields.stream,
-                        Key::ServiceTier => &mut fields.service_tier,
-                        Key::MaxTokens => &mut fields.max_tokens,
-                        Key::MaxCompletionTokens => &mut fields.max_completion_tokens,
-                        Key::MaxOutputTokens => &mut fields.max_output_tokens,
-                        Key::N => &mut fields.n,
-                        Key::BestOf => &mut fields.best_of,
-                        Key::Prompt => &mut fields.prompt,
-                        Key::StreamOptions => &mut fields.stream_options,
-                        Key::Unread => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    *field = Some(map.next_value()?);
-                }
-                Ok(fields)
-            }
-        }
-
-        deserializer.deserialize_map(TopLevel)
+    fn take(&mut self, name: Key, value: &'de RawValue) {
+        let field = match name {
+            Key::Model => &mut self.model,
+            Key::Stream => &mut self.stream,
+            Key::ServiceTier => &mut self.service_tier,
+            Key::MaxTokens => &mut self.max_tokens,
+            Key::MaxCompletionTokens => &mut self.max_completion_tokens,
+            Key::MaxOutputTokens => &mut self.max_output_tokens,
+            Key::N => &mut self.n,
+            Key::BestOf => &mut self.best_of,
+            Key::Prompt => &mut self.prompt,
+            Key::StreamOptions => &mut self.stream_options,
+            Key::Unread => return,
+        };
+        *field = Some(value);
     }
 }
 

@@ -158,9 +158,9 @@ impl FromStr for Continuation {
             "any" => Ok(Self::Any),
             "vllm" => Ok(Self::Vllm),
             "prefix" => Ok(Self::Prefix),
-            "prefix-echo" => Ok(Self::PrefixEcho),
+            "prefix_echo" => Ok(Self::PrefixEcho),
             "off" => Ok(Self::Off),
-            _ => Err(SettingError::new("any, vllm, prefix, prefix-echo or off", word)),
+            _ => Err(SettingError::new("any, vllm, prefix, prefix_echo or off", word)),
         }
     }
 }

@@ -302,5 +302,6 @@ fn style_of(manner: settings::Continuation) -> Option<Style> {
         settings::Continuation::Off => None,
         settings::Continuation::Vllm => Some(Style::Vllm),
         settings::Continuation::Prefix => Some(Style::Prefix),
+        settings::Continuation::PrefixEcho => Some(Style::PrefixEcho),
     }
 }

@@ -98,6 +98,8 @@ pub enum Continuation {
     Vllm,
     /// By an assistant message at the end that it takes for a prefix.
     Prefix,
+    /// The same, and its answer begins by repeating that message.
+    PrefixEcho,
 }
 
 /// `[retry]`: how often and how fast a failed call is tried again.

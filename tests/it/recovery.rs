@@ -306,3 +306,45 @@ async fn rest_is_asked_for_unencoded_and_may_come_whole() {
     assert_eq!(upstream.request().await.head.field("accept-encoding").as_deref(), Some("gzip"));
     assert_eq!(upstream.request().await.head.field("accept-encoding").as_deref(), Some("identity"));
 }
+
+/// A provider that ignores what it does not know. Nothing of its new answer reaches the client.
+#[tokio::test]
+async fn provider_that_answers_anew_instead_of_going_on_is_found_out() {
+    const BEGUN: &str = "The tide comes in twice a day, and goes";
+    for (manner, anew) in [
+        (Continuation::Vllm, [said("second", &BEGUN[..20]), said("second", &BEGUN[20..])]),
+        (Continuation::Prefix, [said("second", BEGUN).replace("goes", "does"), said("second", " other things")]),
+        (Continuation::PrefixEcho, [said("second", "The sea"), said("second", " is deep")]),
+    ] {
+        let upstream = Upstream::start().await;
+        let proxy = continuing(&upstream, manner).start().await;
+        let first = stream(&[role(), said("first", BEGUN), said("first", " out")]);
+        let [one, two] = anew;
+        let mut upstream =
+            upstream.script([vec![Read, first, Reset], vec![Read, stream(&[role(), one, two, finish()]), Stall]]);
+        let seen = proxy.client().await.ask(post(STREAMED)).await;
+        let (text, error) = seen.text().split_once("data: {\"error\":").map(|(a, b)| (text(a), b.to_owned())).unwrap();
+        assert_eq!(text, format!("{BEGUN} out"), "{manner:?}");
+        assert!(error.contains("upstream_disconnected") && !error.contains("[DONE]"), "{manner:?}: {error}");
+        assert_eq!(upstream.unseen(), 2, "{manner:?}");
+        proxy.until_metric("tidegate_recoveries_total{how=\"continue\",result=\"failed\"}", 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_is_known_to_repeat_is_taken_out_however_short_it_is() {
+    let upstream = Upstream::start().await;
+    let proxy = continuing(&upstream, Continuation::PrefixEcho).start().await;
+    let mut upstream = upstream.script([
+        vec![Read, stream(&[role(), said("first", "ha"), said("first", " ")]), Reset],
+        vec![Read, stream(&[role(), said("second", "ha"), said("second", " ha")]), Reset],
+        vec![Read, stream(&[role(), said("third", "ha"), said("third", " ha ho"), finish()]), Stall],
+    ]);
+    let seen = proxy.client().await.ask(post(STREAMED)).await;
+    assert_eq!(text(&seen.text()), "ha ha ho", "{}", seen.text());
+    let _first = upstream.request().await;
+    for said in ["ha", "ha ha"] {
+        let last = serde_json::json!({ "role": "assistant", "content": said, "prefix": true });
+        assert_eq!(json(&upstream.request().await)["messages"][1], last);
+    }
+}

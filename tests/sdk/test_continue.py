@@ -20,7 +20,7 @@ def gates(breaking, tmp_path_factory):
     """Gates that continue, by how their provider is asked to."""
     made = {
         style: Gate(tmp_path_factory.mktemp(style), breaking.base_url, settings=settings("continue", style))
-        for style in ("vllm", "prefix", "off")
+        for style in ("vllm", "prefix", "prefix_echo", "off")
     }
     yield made
     for gate in made.values():
@@ -66,6 +66,8 @@ STORIES = [
     *(("prefix", "reasons", after) for after in range(1, REASONED_EVENTS)),
     # One that repeats what it continues; a short beginning could be an echo by chance.
     *(("prefix", "echoes", after) for after in range(10, CHAT_EVENTS)),
+    # Unless it is known to do so.
+    *(("prefix_echo", "echoes", after) for after in range(1, CHAT_EVENTS)),
 ]
 
 

@@ -18,7 +18,7 @@ use crate::upstream::settings::{
 choices! {
     Kind { Model = "model", Agent = "agent" }
     HttpVersion { Auto = "auto", Http1 = "1.1", Http2 = "2" }
-    Continuation { Off = "off", Vllm = "vllm", Prefix = "prefix" }
+    Continuation { Off = "off", Vllm = "vllm", Prefix = "prefix", PrefixEcho = "prefix_echo" }
     Scope { Key = "key", Upstream = "upstream" }
     MidStream { Error = "error", Continue = "continue", Restart = "restart" }
 }

@@ -1,13 +1,11 @@
 //! One event of a stream, as far as going on with it is concerned.
 
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Unfit, json};
 use crate::openai::Event;
+use crate::openai::members::{List, Members, Read};
 
 /// The top level of an event's JSON. Whatever stands beside these members passes through.
 #[derive(Deserialize)]
@@ -21,7 +19,7 @@ pub(super) struct Chunk<'a> {
     #[serde(borrow)]
     pub(super) system_fingerprint: Option<&'a RawValue>,
     #[serde(borrow)]
-    pub(super) choices: Option<Choices<'a>>,
+    pub(super) choices: Option<List<Choice<'a>>>,
     #[serde(borrow)]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -48,17 +46,20 @@ impl<'a> Chunk<'a> {
         let Some(choices) = &self.choices else { return Ok(None) };
         let only = choices.first.as_ref();
         let first = only.and_then(|choice| choice.index).is_none_or(|index| index.get() == "0");
-        if choices.count > 1 || !first { Err(ManyChoices) } else { Ok(only) }
+        if choices.length > 1 || !first { Err(ManyChoices) } else { Ok(only) }
     }
 
-    /// `usage.completion_tokens`, where it is reported.
-    pub(super) fn completion_tokens(&self) -> Option<u64> {
-        #[derive(Deserialize)]
-        struct Usage {
-            completion_tokens: Option<u64>,
-        }
-        serde_json::from_str::<Usage>(self.usage?.get()).ok()?.completion_tokens
+    /// `usage`, where it is reported.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()).unwrap_or_default()
     }
+}
+
+/// The figures of a usage that bear on going on.
+#[derive(Default, Deserialize)]
+pub(super) struct Usage {
+    pub(super) prompt_tokens: Option<u64>,
+    pub(super) completion_tokens: Option<u64>,
 }
 
 /// There is another choice than the first.
@@ -69,6 +70,12 @@ pub(super) struct ManyChoices;
 pub(super) struct Head([Option<Box<str>>; 4]);
 
 impl Head {
+    /// Whether `chunk` is of the same model, as far as both say.
+    pub(super) fn is_of_model(&self, chunk: &Chunk<'_>) -> bool {
+        let [_, _, model, _] = &self.0;
+        model.as_deref() == chunk.model.map(RawValue::get)
+    }
+
     /// Keeps what was not known yet.
     pub(super) fn learn(&mut self, chunk: &Chunk<'_>) {
         for (known, told) in self.0.iter_mut().zip(chunk.head()) {
@@ -94,44 +101,13 @@ impl Head {
     }
 }
 
-/// The list of choices: the first, and how many there are.
-pub(super) struct Choices<'a> {
-    first: Option<Choice<'a>>,
-    count: usize,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Counting;
-
-        impl<'de> Visitor<'de> for Counting {
-            type Value = Choices<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of choices")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let first = list.next_element()?;
-                let mut count = usize::from(first.is_some());
-                while list.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
-                }
-                Ok(Choices { first, count })
-            }
-        }
-
-        deserializer.deserialize_seq(Counting)
-    }
-}
-
 /// A choice; `text` on `/v1/completions`, else `delta`.
 #[derive(Deserialize)]
 pub(super) struct Choice<'a> {
     #[serde(borrow)]
     index: Option<&'a RawValue>,
     #[serde(borrow)]
-    delta: Option<Delta<'a>>,
+    delta: Option<Read<Delta<'a>>>,
     #[serde(borrow)]
     text: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -149,7 +125,7 @@ impl<'a> Choice<'a> {
 
     /// What it adds to the answer.
     pub(super) fn delta(&self) -> Delta<'a> {
-        let mut delta = self.delta.unwrap_or_default();
+        let mut delta = self.delta.map(|Read(delta)| delta).unwrap_or_default();
         delta.content = delta.content.or(self.text);
         delta.other =
             delta.other.or_else(|| self.message.filter(|value| !json::is_empty(value)).map(|_| Unfit::Unknown));
@@ -189,55 +165,31 @@ impl<'a> Delta<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Delta<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
+impl<'de: 'a, 'a> Members<'de> for Delta<'a> {
+    type Name = Key;
 
-        impl<'de> Visitor<'de> for Read {
-            type Value = Delta<'de>;
+    fn wants(name: &Key) -> bool {
+        !matches!(name, Key::Annotations)
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a delta")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut delta = Delta::default();
-                while let Some((key, value)) = map.next_entry::<Key, &'de RawValue>()? {
-                    let other = match key {
-                        Key::Role => {
-                            delta.has_role = true;
-                            continue;
-                        }
-                        Key::Annotations => continue,
-                        Key::Content => {
-                            delta.content = Some(value);
-                            continue;
-                        }
-                        Key::ReasoningContent => {
-                            delta.reasoning_content = Some(value);
-                            continue;
-                        }
-                        Key::Reasoning => {
-                            delta.reasoning = Some(value);
-                            continue;
-                        }
-                        Key::ToolCalls | Key::FunctionCall => Unfit::ToolCall,
-                        Key::Refusal => Unfit::Refusal,
-                        Key::Unknown => Unfit::Unknown,
-                    };
-                    delta.other = delta.other.or_else(|| (!json::is_empty(value)).then_some(other));
-                }
-                Ok(delta)
-            }
-        }
-
-        deserializer.deserialize_map(Read)
+    fn take(&mut self, name: Key, value: &'de RawValue) {
+        let other = match name {
+            Key::Role => return self.has_role = value.get() != "null",
+            Key::Content => return self.content = Some(value),
+            Key::ReasoningContent => return self.reasoning_content = Some(value),
+            Key::Reasoning => return self.reasoning = Some(value),
+            Key::Annotations => return,
+            Key::ToolCalls | Key::FunctionCall => Unfit::ToolCall,
+            Key::Refusal => Unfit::Refusal,
+            Key::Unknown => Unfit::Unknown,
+        };
+        self.other = self.other.or_else(|| (!json::is_empty(value)).then_some(other));
     }
 }
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
-enum Key {
+pub(super) enum Key {
     Role,
     Content,
     ReasoningContent,

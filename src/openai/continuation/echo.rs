@@ -1,9 +1,10 @@
-//! Some providers begin a continuation by repeating what they continue, others do not, and only the text itself tells.
+//! Some providers begin a continuation by repeating what they continue, others do not, and only the text itself tells. It
+//! tells, too, of a provider that continues nothing but answers anew: as likely as not its answer begins as the first did.
 
 use super::Misfit;
 use crate::openai::Frame;
 
-/// An answer that says again what it said from its very beginning, for at least so many bytes, is an echo.
+/// An answer that says again what it said from its very beginning, for at least so many bytes, repeats it.
 const CERTAIN: usize = 32;
 /// The room that held events may take: an echo usually comes in one.
 const HELD_MAX: usize = 8 << 20;
@@ -19,10 +20,33 @@ pub(super) fn is_doubtful(text: &str) -> bool {
     rest.contains(half)
 }
 
+/// The shortest beginning of `text` that it would not say again unless it were said from its beginning: one that is
+/// neither doubtful nor stands in it a second time, as the beginning of a row of a table may.
+fn telling(text: &str) -> Option<&str> {
+    let later = text.strip_prefix(|_: char| true).filter(|_| !is_doubtful(text))?;
+    let beginnings = [1, 2, 4, 8].map(|times| (CERTAIN * times..).take(4).find_map(|end| text.get(..end)));
+    beginnings.into_iter().flatten().find(|beginning| !is_doubtful(beginning) && !later.contains(beginning))
+}
+
+/// Whether a provider repeats what it continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeats {
+    /// One that does has not understood, and answers anew.
+    Never,
+    /// Some do.
+    Perhaps,
+    /// It does, however short that is.
+    Always,
+}
+
 /// Holds back events as long as they may be an echo.
 #[derive(Debug, Clone)]
 pub(super) struct Echo {
+    repeats: Repeats,
+    /// What may be repeated.
     text: String,
+    /// So much of it is not said again by chance; `None`: any of it may be.
+    certain: Option<usize>,
     repeated: usize,
     held: Vec<Held>,
     room: usize,
@@ -50,8 +74,16 @@ pub(super) enum Heard {
 }
 
 impl Echo {
-    pub(super) fn new(text: String) -> Self {
-        Self { text, repeated: 0, held: Vec::new(), room: HELD_MAX }
+    /// `None`: nothing is to be listened for.
+    pub(super) fn of(text: &str, repeats: Repeats) -> Option<Self> {
+        let telling = telling(text);
+        let text = match repeats {
+            Repeats::Never => telling?, // more of it would tell no more
+            Repeats::Perhaps | Repeats::Always => text,
+        };
+        let certain = telling.map(str::len);
+        let echo = Self { repeats, text: text.to_owned(), certain, repeated: 0, held: Vec::new(), room: HELD_MAX };
+        (!text.is_empty()).then_some(echo)
     }
 
     /// Compares the next piece.
@@ -60,14 +92,26 @@ impl Echo {
             return Ok(Heard::Beside);
         }
         let left = self.text.get(self.repeated..).unwrap_or_default();
-        if !piece.starts_with(left) {
-            if !left.starts_with(piece) {
-                return Ok(Heard::Not);
-            }
-            self.repeated += piece.len();
-            return Ok(Heard::Maybe);
+        if piece.starts_with(left) {
+            return match self.repeats {
+                Repeats::Never => Err(Misfit::Anew),
+                Repeats::Perhaps if is_doubtful(&self.text) => Err(Misfit::Ambiguous),
+                Repeats::Perhaps | Repeats::Always => Ok(Heard::Ended(left.len())),
+            };
         }
-        if is_doubtful(&self.text) { Err(Misfit::Ambiguous) } else { Ok(Heard::Ended(left.len())) }
+        let same = left.bytes().zip(piece.bytes()).take_while(|(old, new)| old == new).count();
+        self.repeated += same;
+        if same < piece.len() { self.broke_off() } else { Ok(Heard::Maybe) }
+    }
+
+    /// It goes on otherwise, or not at all. What it had repeated until then was no echo, nor is it what comes next if it
+    /// was too much of it for that.
+    pub(super) fn broke_off(&self) -> Result<Heard, Misfit> {
+        match self.certain {
+            _ if self.repeats == Repeats::Always => Err(Misfit::NoEcho),
+            Some(certain) if self.repeated >= certain => Err(Misfit::Anew),
+            _ => Ok(Heard::Not),
+        }
     }
 
     pub(super) const fn holds(&self) -> bool {
@@ -109,14 +153,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_more_than_once_tells_nothing() {
+        let (row, sentence) = ("| The beginning of a row of a table | ", "The sky is blue because of the air.");
+        assert_eq!(telling(sentence), Some("The sky is blue because of the a"));
+        assert_eq!(telling(&format!("{row}1 |\n{row}2 |\n{}", "And so on. ".repeat(9))).map(str::len), Some(64));
+        for repetitive in ["", "ha", &"-".repeat(400), &sentence.repeat(2), &format!("{row}{sentence}").repeat(3)] {
+            assert_eq!(telling(repetitive), None, "{repetitive}");
+        }
+        assert_eq!(telling(&format!("{}é, and more of it", &sentence[..31])).map(str::len), Some(33));
+    }
+
+    #[test]
     fn an_echo_may_end_within_a_piece() {
         let sentence = "The sky is blue because of the air.";
-        let mut echo = Echo::new(sentence.to_owned());
-        assert_eq!(echo.hear("The sky"), Ok(Heard::Maybe));
-        assert_eq!(echo.hear(" is blue because of the air. And"), Ok(Heard::Ended(28)));
-        let mut echo = Echo::new(sentence.to_owned());
-        assert_eq!(echo.hear("The sky"), Ok(Heard::Maybe));
-        assert_eq!(echo.hear(" is green"), Ok(Heard::Not));
-        assert_eq!(Echo::new("ha".to_owned()).hear("haha"), Err(Misfit::Ambiguous));
+        let hears = |text: &str, repeats: Repeats, pieces: &[&str]| {
+            let mut echo = Echo::of(text, repeats).unwrap();
+            let heard: Result<Vec<_>, _> = pieces.iter().map(|piece| echo.hear(piece)).collect();
+            heard
+        };
+        let ended = hears(sentence, Repeats::Perhaps, &["The sky", " is blue because of the air. And"]);
+        assert_eq!(ended, Ok(vec![Heard::Maybe, Heard::Ended(28)]));
+        assert_eq!(hears(sentence, Repeats::Perhaps, &["The sky", " is green"]), Ok(vec![Heard::Maybe, Heard::Not]));
+        assert_eq!(hears("ha", Repeats::Perhaps, &["haha"]), Err(Misfit::Ambiguous));
+        assert_eq!(hears("é", Repeats::Perhaps, &["è"]), Ok(vec![Heard::Not]));
+        // So much of it is no accident, whatever follows.
+        let anew = [&sentence[..20], &sentence[20..33], "?"];
+        assert_eq!(hears(sentence, Repeats::Perhaps, &anew), Err(Misfit::Anew));
+        assert_eq!(hears(sentence, Repeats::Never, &anew[..2]), Err(Misfit::Anew));
+        assert_eq!(hears(sentence, Repeats::Never, &[anew[0], "?"]), Ok(vec![Heard::Maybe, Heard::Not]));
+        // Where there always is an echo, nothing is doubtful, and all of it must come.
+        assert_eq!(hears("ha", Repeats::Always, &["h", "aha"]), Ok(vec![Heard::Maybe, Heard::Ended(1)]));
+        assert_eq!(hears("ha", Repeats::Always, &["h", "o"]), Err(Misfit::NoEcho));
+        assert!(Echo::of("ha", Repeats::Never).is_none() && Echo::of("", Repeats::Perhaps).is_none());
     }
 }

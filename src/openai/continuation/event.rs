@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::IgnoredAny;
 
 use super::Misfit;
 use crate::openai::Event;
@@ -20,6 +21,8 @@ pub(super) fn data(event: &[u8]) -> Result<Cow<'_, str>, Misfit> {
     match Event::new(event).data() {
         Cow::Borrowed(data) => std::str::from_utf8(data).map(Cow::Borrowed).map_err(|_| Misfit::Unreadable),
         Cow::Owned(data) => {
+            // Unless it stands in a string, which would be none to the client.
+            serde_json::from_slice::<IgnoredAny>(&data).map_err(|_| Misfit::Unreadable)?;
             String::from_utf8(data).map(|data| Cow::Owned(data.replace('\n', " "))).map_err(|_| Misfit::Unreadable)
         }
     }
@@ -77,6 +80,7 @@ mod tests {
     fn data_of_several_lines_comes_as_one() {
         assert_eq!(data(b"data: {\ndata: \"a\":1}\n\n").unwrap(), "{ \"a\":1}");
         assert_eq!(data(b"data: \xFF\n\n"), Err(Misfit::Unreadable));
+        assert_eq!(data(b"data: {\"a\":\"b\ndata: c\"}\n\n"), Err(Misfit::Unreadable));
         assert_eq!(without_bom(Bytes::from_static(b"\xEF\xBB\xBFdata")), "data");
     }
 }

@@ -1,12 +1,12 @@
 //! JSON changed in place: its members found where they stand, and bytes put in their stead.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::openai::members::{Members, Read};
 
 /// A JSON object and where its members stand. Of equal names the last counts, as in most JSON readers.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl<'a> Object<'a> {
     /// Reads the one object that `text` is, but for white space around it.
     pub(super) fn read(text: &'a str) -> Option<Self> {
         let text = text.trim_ascii();
-        let Members(members) = serde_json::from_str(text).ok()?;
+        let Read(members) = serde_json::from_str(text).ok()?;
         Some(Self { text, members })
     }
 
@@ -58,30 +58,16 @@ impl Member<'_> {
     }
 }
 
-/// The members of an object in their order, equal names included.
-struct Members<'a>(Vec<Member<'a>>);
+/// All of them in their order, equal names included.
+impl<'de: 'a, 'a> Members<'de> for Vec<Member<'a>> {
+    type Name = &'de RawValue;
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Each;
+    fn wants(_: &Self::Name) -> bool {
+        true
+    }
 
-        impl<'de> Visitor<'de> for Each {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((name, value)) = map.next_entry()? {
-                    members.push(Member { name, value });
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Each)
+    fn take(&mut self, name: Self::Name, value: &'de RawValue) {
+        self.push(Member { name, value });
     }
 }
 

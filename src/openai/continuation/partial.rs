@@ -26,6 +26,8 @@ pub struct Partial {
     pub(super) reasoning: Text,
     pub(super) content: Text,
     tokens: Tokens,
+    /// Those of the question, where the stream told them as it went.
+    pub(super) prompt_tokens: Option<u64>,
 }
 
 /// What was made of an answer, in tokens.
@@ -55,6 +57,7 @@ impl Partial {
             reasoning: Text::default(),
             content: Text::default(),
             tokens: Tokens::default(),
+            prompt_tokens: None,
         }
     }
 
@@ -111,6 +114,9 @@ impl Partial {
                 splice: Splice::new(self, Opening { blank: self.open().blank().to_owned(), ..Opening::default() }),
             });
         }
+        if self.open().solid().ends_with(char::REPLACEMENT_CHARACTER) {
+            return Err(Unfit::Unreadable); // the other half of a character was to come
+        }
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         let body = std::str::from_utf8(body).map_err(|_| Unfit::BodyUnreadable)?;
         let style = style.ok_or(Unfit::NotSupported)?;
@@ -150,7 +156,8 @@ impl Partial {
             return Err(Unfit::Failed);
         }
         self.head.learn(&chunk);
-        let told = chunk.completion_tokens();
+        let usage = chunk.usage();
+        self.prompt_tokens = usage.prompt_tokens.or(self.prompt_tokens);
         let solid = self.reasoning.solid + self.content.solid;
         if let Some(choice) = chunk.choice().map_err(|_| Unfit::ManyChoices)? {
             self.add(&choice.delta(), choice.tokens())?;
@@ -158,7 +165,7 @@ impl Partial {
                 return Err(Unfit::Finished);
             }
         }
-        if let Some(told) = told.filter(|&told| told > 0) {
+        if let Some(told) = usage.completion_tokens.filter(|&told| told > 0) {
             self.tokens.made = told;
         }
         let is_solid = self.reasoning.solid + self.content.solid > solid || self.open().blank().is_empty();

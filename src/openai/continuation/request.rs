@@ -2,10 +2,11 @@
 
 use serde_json::value::RawValue;
 
+use super::echo::{Echo, Repeats, is_doubtful};
 use super::json::{self, Edits, Object};
 use super::partial::{Partial, trim};
 use super::splice::Opening;
-use super::{Style, Unfit, echo};
+use super::{Style, Unfit};
 
 /// Members that prescribe the form of the output from its first token on: those of vLLM, NIM and SGLang. What prescribes
 /// it does not know of the partial answer, and would have the rest begin like a whole one.
@@ -23,6 +24,9 @@ const CONSTRAINTS: [&str; 11] = [
     "prompt_embeds",
 ];
 
+/// All stop sequences together: they are a few words.
+const STOPS_MAX: usize = 1024;
+
 /// The rest of a chat's answer: the partial one is appended to `messages`, or to the last message where the client gave
 /// a beginning of its own to be continued.
 pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(String, Opening), Unfit> {
@@ -34,13 +38,13 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
     let last = messages.last().map(|last| Object::read(last.get()).ok_or(Unfit::BodyUnreadable)).transpose()?;
     let asks = |style| match style {
         Style::Vllm => object.is_true("continue_final_message"),
-        Style::Prefix => last.as_ref().is_some_and(|last| last.is_true("prefix")),
+        Style::Prefix | Style::PrefixEcho => last.as_ref().is_some_and(|last| last.is_true("prefix")),
     };
     let reasoning = match style {
         Style::Vllm if partial.content.solid().is_empty() => return Err(Unfit::Reasoning),
         Style::Vllm => "",
-        Style::Prefix if partial.content.as_str().is_empty() => partial.reasoning.solid(),
-        Style::Prefix => partial.reasoning.as_str(),
+        _ if partial.content.as_str().is_empty() => partial.reasoning.solid(),
+        _ => partial.reasoning.as_str(),
     };
     let opening = match (asks(Style::Vllm), asks(Style::Prefix), last) {
         (false, false, _) => {
@@ -49,12 +53,16 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
                 Some(last) => edits.insert(last.get(), last.get().len(), format!(",{message}")),
                 None => edits.insert(list.get(), 1, message),
             }
-            let echo = (style == Style::Prefix).then(|| partial.content.solid().to_owned());
+            let echo = match (style, partial.content.solid()) {
+                (Style::Vllm, _) | (_, "") => Echo::of(partial.open().as_str(), Repeats::Never),
+                (Style::Prefix, said) => Echo::of(said, Repeats::Perhaps),
+                (Style::PrefixEcho, said) => Echo::of(said, Repeats::Always),
+            };
             Opening { blank: partial.open().blank().to_owned(), echo, ..Opening::default() }
         }
         // Asked for in the way of another kind of provider, which may do anything with it.
         (_, true, _) if style == Style::Vllm => return Err(Unfit::LastMessage),
-        (true, ..) if style == Style::Prefix => return Err(Unfit::LastMessage),
+        (true, ..) if style.is_prefix() => return Err(Unfit::LastMessage),
         (.., None) => return Err(Unfit::LastMessage),
         (.., Some(last)) => append(partial, &last, reasoning, style, &mut edits)?,
     };
@@ -66,9 +74,11 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
     lower(&object, tokens.kept, &mut edits)?;
     let in_prompt = match style {
         Style::Vllm => tokens.kept.saturating_sub(tokens.reasoning),
-        Style::Prefix => tokens.kept,
+        Style::Prefix | Style::PrefixEcho => tokens.kept,
     };
-    Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, ..opening }))
+    let asked = partial.prompt_tokens.filter(|_| style == Style::Vllm);
+    let stops = begun_stops(&object, partial.content.solid())?;
+    Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, asked, stops, ..opening }))
 }
 
 /// The rest of a plain completion: the text is appended to the prompt. Without a limit in the request that of the
@@ -78,6 +88,9 @@ pub(super) fn completions(partial: &Partial, body: &str) -> Result<(String, Open
     check(&object)?;
     if object.value("suffix").is_some_and(|suffix| !json::is_empty(suffix)) {
         return Err(Unfit::Echo);
+    }
+    if object.value("logprobs").is_some_and(|wanted| wanted.get() != "false") {
+        return Err(Unfit::Offsets);
     }
     let prompt = object.value("prompt").ok_or(Unfit::LastMessage)?;
     let prompt = match serde_json::from_str::<Vec<&RawValue>>(prompt.get()).as_deref() {
@@ -89,7 +102,8 @@ pub(super) fn completions(partial: &Partial, body: &str) -> Result<(String, Open
     append_to(prompt, partial.content.as_str(), &mut edits)?;
     let made = partial.tokens().kept;
     lower(&object, made, &mut edits)?;
-    Ok((edits.apply(), Opening { made, in_prompt: made, ..Opening::default() }))
+    let stops = begun_stops(&object, partial.content.as_str())?;
+    Ok((edits.apply(), Opening { made, in_prompt: made, stops, ..Opening::default() }))
 }
 
 /// Appends to a message that the client itself wants continued. A provider that repeats what it continues has repeated
@@ -106,12 +120,20 @@ fn append(
     if last.value("tool_calls").is_some_and(|calls| !json::is_empty(calls)) {
         return Err(Unfit::LastMessage);
     }
-    let text = partial.content.as_str();
-    let repeated = (style == Style::Prefix && !begun.is_empty()).then(|| text.strip_prefix(&*begun)).flatten();
-    if repeated.is_some() && echo::is_doubtful(&begun) {
-        return Err(Unfit::LastMessage);
-    }
-    let text = repeated.unwrap_or(text);
+    let said = partial.content.as_str();
+    let is_within = !said.is_empty() && begun.starts_with(said);
+    let repeats = if style == Style::PrefixEcho { Repeats::Always } else { Repeats::Perhaps };
+    let (text, echo) = match (style, said.strip_prefix(&*begun)) {
+        (Style::Vllm, _) => (said, Echo::of(said, Repeats::Never)),
+        (Style::Prefix, _) if begun.is_empty() => (said, Echo::of(trim(said), repeats)),
+        (Style::Prefix, Some(_)) if is_doubtful(&begun) => return Err(Unfit::LastMessage),
+        (Style::Prefix, None) if is_within && is_doubtful(said) => return Err(Unfit::LastMessage),
+        (Style::Prefix, None) if !is_within => (said, Echo::of(said, Repeats::Never)),
+        (Style::PrefixEcho, None) if !is_within && !said.is_empty() => return Err(Unfit::LastMessage),
+        (_, Some(text)) => (text, Echo::of(&format!("{begun}{}", trim(text)), repeats)),
+        // It broke while it repeated the client's beginning, as it will again.
+        (_, None) => ("", Echo::of(said, repeats)),
+    };
     let solid = trim(text);
     append_to(content, solid, edits)?;
     if !reasoning.is_empty() {
@@ -120,9 +142,7 @@ fn append(
         }
         edits.set(last, "reasoning_content", &json::quoted(reasoning));
     }
-    let echoes = repeated.is_some() || (style == Style::Prefix && begun.is_empty());
-    let echo = echoes.then(|| format!("{begun}{solid}"));
-    let blank = if text.is_empty() { partial.open().blank() } else { text.get(solid.len()..).unwrap_or_default() };
+    let blank = if said.is_empty() { partial.open().blank() } else { text.get(solid.len()..).unwrap_or_default() };
     Ok(Opening { blank: blank.to_owned(), echo, ..Opening::default() })
 }
 
@@ -141,7 +161,7 @@ fn message(content: &str, reasoning: &str, style: Style) -> String {
     }
     message.push_str(match style {
         Style::Vllm => "}",
-        Style::Prefix => r#","prefix":true}"#,
+        Style::Prefix | Style::PrefixEcho => r#","prefix":true}"#,
     });
     message
 }
@@ -157,11 +177,31 @@ fn check(object: &Object<'_>) -> Result<(), Unfit> {
     }
     let format = object.value("response_format").filter(|format| !json::is_empty(format));
     let kind = format.and_then(|format| Object::read(format.get())?.read_as::<String>("type"));
+    let is_forced = object.value("tool_choice").is_some_and(|choice| match json::string(choice) {
+        Some(word) => matches!(&*word, "required" | "any"),
+        None => true, // names one
+    });
     let is_text = format.is_none() || kind.as_deref() == Some("text");
     let constrained = CONSTRAINTS.iter().any(|name| object.value(name).is_some_and(|value| !json::is_empty(value)));
     // NIM's extensions have an object of their own.
     let extended = object.value("nvext").is_some_and(|extensions| extensions.get().contains("guided_"));
-    if !is_text || constrained || extended { Err(Unfit::Constrained) } else { Ok(()) }
+    if !is_text || is_forced || constrained || extended { Err(Unfit::Constrained) } else { Ok(()) }
+}
+
+/// What would complete the stop sequences that may have begun at the end of `sent`. That is a part of the question now, in
+/// which a provider looks for none; many, but not all, keep back what may become one.
+fn begun_stops(object: &Object<'_>, sent: &str) -> Result<Vec<String>, Unfit> {
+    let Some(stop) = object.value("stop") else { return Ok(Vec::new()) };
+    let one = json::string(stop).map(|stop| vec![stop.into_owned()]);
+    let stops: Vec<String> = one.or_else(|| object.read_as("stop")).unwrap_or_default();
+    if stops.iter().map(String::len).sum::<usize>() > STOPS_MAX {
+        return Err(Unfit::Stop);
+    }
+    if stops.iter().any(|stop| !stop.is_empty() && sent.ends_with(stop)) {
+        return Err(Unfit::Finished);
+    }
+    let halves = stops.iter().flat_map(|stop| stop.char_indices().skip(1).map(|(at, _)| stop.split_at(at)));
+    Ok(halves.filter(|(begun, _)| sent.ends_with(begun)).map(|(_, rest)| rest.to_owned()).collect())
 }
 
 /// Lowers the limits of tokens by what was made.

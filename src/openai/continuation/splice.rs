@@ -33,19 +33,30 @@ pub struct Splice {
     echo: Option<Echo>,
     made: u64,
     in_prompt: u64,
+    /// The fewest tokens that a question has which ends with the partial answer, until some of the rest was passed on.
+    prompt_least: Option<u64>,
+    /// What must not come next: it would complete a stop sequence.
+    stops: Vec<String>,
 }
+
+/// Fewer tokens of the partial answer than this could be made up for by what a template puts around it.
+const TELLING: u64 = 32;
 
 /// How a continuation begins, as asked for.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     /// White space that was passed on but not sent: what comes of it is dropped.
     pub(super) blank: String,
-    /// What may be repeated before anything new comes.
-    pub(super) echo: Option<String>,
+    /// What is listened for: the partial answer, repeated before anything new comes.
+    pub(super) echo: Option<Echo>,
     /// Tokens that were made before.
     pub(super) made: u64,
     /// Those of them that are in the prompt now.
     pub(super) in_prompt: u64,
+    /// Those of the first question, where the prompt of the rest is that with the partial answer behind it.
+    pub(super) asked: Option<u64>,
+    /// What would complete a stop sequence.
+    pub(super) stops: Vec<String>,
 }
 
 impl Splice {
@@ -55,16 +66,23 @@ impl Splice {
             has_role: partial.has_role,
             has_content: !partial.content.as_str().is_empty(),
             blank: opening.blank,
-            echo: opening.echo.filter(|text| !text.is_empty()).map(Echo::new),
+            echo: opening.echo,
             made: opening.made,
             in_prompt: opening.in_prompt,
+            // Half of them: text may make fewer tokens than it was made of.
+            prompt_least: opening
+                .asked
+                .filter(|_| opening.in_prompt >= TELLING)
+                .map(|asked| asked.saturating_add(opening.in_prompt / 2)),
+            stops: opening.stops,
         }
     }
 
     /// Bytes it holds, to be accounted for.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.head.bytes() + self.blank.capacity() + self.echo.as_ref().map_or(0, Echo::bytes)
+        let stops: usize = self.stops.iter().map(String::capacity).sum();
+        self.head.bytes() + self.blank.capacity() + self.echo.as_ref().map_or(0, Echo::bytes) + stops
     }
 
     /// What to pass on for the next `frame` of the continuation, in order. The caller shows each to
@@ -80,10 +98,21 @@ impl Splice {
         if data.is_empty() {
             return Ok(Vec::new().into_iter().chain(Some(Frame::Event(bytes.clone()))));
         }
-        let chunk = if data == "[DONE]" { None } else { Some(Chunk::read(data).ok_or(Misfit::Unreadable)?) };
-        let Some(chunk) = chunk.filter(|chunk| !chunk.is_error(Event::new(&bytes))) else {
+        if data == "[DONE]" {
+            self.echo.as_ref().map(Echo::broke_off).transpose()?;
             return Ok(self.release(false)?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
-        };
+        }
+        let chunk = Chunk::read(data).ok_or(Misfit::Unreadable)?;
+        if chunk.is_error(Event::new(&bytes)) {
+            // What it would have become of an echo that had begun is not known, and nobody needs it any more.
+            return Ok(self.release(true)?.into_iter().chain(Some(Frame::Event(bytes.clone()))));
+        }
+        if let Some(least) = self.prompt_least
+            && self.head.is_of_model(&chunk)
+            && chunk.usage().prompt_tokens.is_some_and(|tokens| tokens < least)
+        {
+            return Err(Misfit::Anew);
+        }
         let choice = chunk.choice().map_err(|_| Misfit::ManyChoices)?;
         let heard = self.listen(choice)?;
         let (before, said) = match (heard, &mut self.echo) {
@@ -106,9 +135,14 @@ impl Splice {
     fn listen(&mut self, choice: Option<&Choice<'_>>) -> Result<Heard, Misfit> {
         let Some(echo) = &mut self.echo else { return Ok(Heard::Beside) };
         let Some(choice) = choice else { return Ok(Heard::Beside) };
-        let content = choice.delta().content.and_then(json::string).unwrap_or_default();
-        match (echo.hear(&content)?, choice.is_finished()) {
-            (Heard::Maybe | Heard::Beside, true) => Ok(Heard::Not),
+        let delta = choice.delta();
+        let reasoning = delta.reasoning().filter(|_| !self.has_content);
+        let text = reasoning.or(delta.content).and_then(json::string).unwrap_or_default();
+        if text.is_empty() && delta.other.is_some() {
+            return echo.broke_off();
+        }
+        match (echo.hear(&text)?, choice.is_finished()) {
+            (Heard::Maybe | Heard::Beside, true) => echo.broke_off(),
             (heard, _) => Ok(heard),
         }
     }
@@ -156,6 +190,7 @@ impl Splice {
             return Err(Misfit::Reasoning);
         }
         let fresh = content.get(said..).unwrap_or_default();
+        self.watch_stops(fresh)?;
         let (said, reasoned) =
             if self.has_content { (said + self.skip_blank(fresh), 0) } else { (said, self.skip_blank(&reasoning)) };
         if !content.is_empty() && !self.has_content {
@@ -175,8 +210,26 @@ impl Splice {
         }
         self.has_role |= delta.has_role;
         let cut = said + reasoned > 0;
+        if content.len() + reasoning.len() > 0 {
+            self.prompt_least = None; // too late: some of it is with the client
+        }
         let says_more = content.len() > said || reasoning.len() > reasoned || delta.other.is_some();
         Ok(says_more || choice.is_finished() || !(cut || repeats_role) || (choice.logprobs.is_some() && !cut))
+    }
+
+    /// Follows the stop sequences that may have begun into the `text` that comes next.
+    fn watch_stops(&mut self, text: &str) -> Result<(), Misfit> {
+        if self.stops.iter().any(|rest| text.starts_with(rest)) {
+            return Err(Misfit::Stop);
+        }
+        self.stops.retain_mut(|rest| {
+            let goes_on = rest.starts_with(text);
+            if goes_on {
+                drop(rest.drain(..text.len()));
+            }
+            goes_on
+        });
+        Ok(())
     }
 
     /// How much of `text`, which comes next, is the white space that was passed on before.

@@ -63,6 +63,40 @@ fn what_the_client_wants_continued_is_appended_to() {
     }
 }
 
+/// Mistral: however short they are, neither the partial answer nor the client's own beginning is taken for what comes next.
+#[test]
+fn what_the_provider_is_known_to_repeat_is_sent_once() {
+    let prefix = |begun: &str| format!(r#"{{"messages":[{{"content":"{begun}","prefix":true}}]}}"#);
+    for (words, begun, expected) in [
+        (&["So", " it", " "][..], "", "So it"),
+        (&["So", " it"], "So", "So it"),
+        (&["ha", "ha"], "ha", "haha"),
+        (&["S"], "So", "So"),
+    ] {
+        assert_eq!(ask(&said(words), &prefix(begun), Style::PrefixEcho).unwrap(), prefix(expected));
+    }
+    assert_eq!(ask(&said(&["So"]), &prefix("No"), Style::PrefixEcho), Err(Unfit::LastMessage), "it was not repeated");
+    let (by_itself, known) =
+        (ask(&said(&["So"]), QUESTION, Style::Prefix), ask(&said(&["So"]), QUESTION, Style::PrefixEcho));
+    assert_eq!(by_itself, known);
+}
+
+/// The provider repeats the client's beginning, and the stream breaks while it does.
+#[test]
+fn a_break_within_the_clients_own_beginning_asks_for_the_same_again() {
+    let begun = "The sky is blue because of the air, that is.";
+    let question = format!(r#"{{"messages":[{{"content":"{begun}","prefix":true}}]}}"#);
+    for style in [Style::Prefix, Style::PrefixEcho] {
+        let partial = said(&[&begun[..20], &begun[20..36]]);
+        let asked = partial.request(question.as_bytes(), Some(style)).unwrap();
+        assert_eq!(asked.body, question, "{style:?}");
+        let rest = [content(begun), content(" And")];
+        let mut splice = asked.splice;
+        assert_eq!(text_of(&rewritten(&mut splice, rest).unwrap()), "that is. And", "{style:?}");
+    }
+    assert_eq!(ask(&said(&["The"]), &question, Style::Prefix), Err(Unfit::LastMessage), "an echo, or not?");
+}
+
 #[test]
 fn a_beginning_that_the_provider_repeated_is_not_sent_twice() {
     let begun = "The sky is blue because of the air";
@@ -130,6 +164,22 @@ fn limits_are_lowered_by_what_was_made() {
 }
 
 #[test]
+fn an_answer_that_ends_with_a_stop_sequence_is_complete() {
+    let of = |stop: &str, words: &[&str]| {
+        ask(&said(words), &format!(r#"{{"messages":[{{}}],"stop":{stop}}}"#), Style::Vllm).map(|_| ())
+    };
+    assert_eq!(of(r#""END""#, &["the ", "END"]), Err(Unfit::Finished));
+    assert_eq!(of(r#"["a","\u0045ND"]"#, &["the ", "END"]), Err(Unfit::Finished));
+    assert_eq!(of(&format!(r#"["{}"]"#, "a".repeat(1025)), &["the"]), Err(Unfit::Stop));
+    // White space at the end is not sent, so that the provider comes upon it again.
+    for (stop, words) in
+        [("\"\\n\"", &["a", "\n"][..]), ("\"\"", &["a"]), ("[]", &["a"]), ("7", &["a"]), ("null", &["a"])]
+    {
+        assert_eq!(of(stop, words), Ok(()), "{stop}");
+    }
+}
+
+#[test]
 fn requests_whose_answers_cannot_be_taken_up_are_told() {
     for (member, expected) in [
         (r#""n":2"#, Unfit::ManyChoices),
@@ -139,14 +189,15 @@ fn requests_whose_answers_cannot_be_taken_up_are_told() {
         (r#""response_format":{"type":"json_object"}"#, Unfit::Constrained),
         (r#""guided_regex":"a*""#, Unfit::Constrained),
         (r#""nvext":{"guided_json":{}}"#, Unfit::Constrained),
+        (r#""tool_choice":"required""#, Unfit::Constrained),
+        (r#""tool_choice":{"type":"function","function":{"name":"f"}}"#, Unfit::Constrained),
     ] {
         let question = format!(r#"{{"messages":[1],"prompt":"a",{member}}}"#);
         assert_eq!(ask(&said(&["a"]), &question, Style::Prefix), Err(expected), "{member}");
         let plain = observed(Route::Completions, [event(r#"{"choices":[{"index":0,"text":"a"}]}"#)]);
         assert_eq!(ask(&plain, &question, Style::Prefix), Err(expected), "{member}");
     }
-    let harmless =
-        r#"{"messages":[],"n":1,"best_of":null,"echo":false,"response_format":{"type":"text"},"guided_json":null}"#;
+    let harmless = r#"{"messages":[],"n":1,"best_of":null,"echo":false,"response_format":{"type":"text"},"guided_json":null,"tool_choice":"auto"}"#;
     assert!(ask(&said(&["a"]), harmless, Style::Vllm).is_ok());
     for question in ["", "[]", "{", "{}", r#"{"messages":{}}"#, "{\"messages\":[3", r#"{"messages":null}"#] {
         assert_eq!(ask(&said(&["a"]), question, Style::Vllm), Err(Unfit::BodyUnreadable), "{question}");
@@ -173,6 +224,7 @@ fn a_plain_completion_goes_on_from_its_prompt() {
         (r#"{"prompt":[[1]]}"#, Unfit::LastMessage),
         (r#"{"prompt":null}"#, Unfit::LastMessage),
         (r#"{"prompt":"a","suffix":"z"}"#, Unfit::Echo),
+        (r#"{"prompt":"a","logprobs":0}"#, Unfit::Offsets),
     ] {
         assert_eq!(ask(&partial, question, Style::Vllm), Err(expected), "{question}");
     }

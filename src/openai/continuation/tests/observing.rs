@@ -47,6 +47,7 @@ fn what_no_provider_continues_is_told() {
         (event("[DONE]"), Unfit::Finished),
         (event(r#"{"error":{"message":"no"}}"#), Unfit::Failed),
         (Frame::Event(Bytes::from_static(b"event: error\ndata: {\"message\":\"no\"}\n\n")), Unfit::Failed),
+        (delta(r#"{"content":"\ud83e"}"#), Unfit::Unknown), // half of a pair, which is no text by itself
         (event("{"), Unfit::Unreadable),
         (event("\"\\ud800\""), Unfit::Unreadable),
         (Frame::Event(Bytes::from_static(b"data: \xFF\n\n")), Unfit::Unreadable),
@@ -66,6 +67,15 @@ fn what_no_provider_continues_is_told() {
         assert_eq!(partial.unfit(), Some(Unfit::Route), "from the beginning");
     }
     assert_eq!(said(&["a"]).unfit(), None);
+}
+
+/// Some providers cut text between tokens where a character has several, and pass on what they cannot say as `U+FFFD`.
+#[test]
+fn half_a_character_is_not_continued() {
+    for partial in [said(&["a", "\u{fffd}"]), chat([reasoning("\u{fffd} ")])] {
+        assert_eq!((unfit(&partial), partial.unfit()), (Some(Unfit::Unreadable), None));
+    }
+    assert_eq!(unfit(&said(&["\u{fffd}", "a"])), None);
 }
 
 #[test]

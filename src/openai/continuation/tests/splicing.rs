@@ -54,6 +54,12 @@ fn a_blank_stream_is_taken_over_with_its_name() {
     let events = rewritten(&mut untouched, frames.clone()).unwrap();
     assert_eq!(events[0].as_bytes(), frames[0].bytes());
     assert!(events[1].contains(r#"{"content":"a"}"#), "a role is told once");
+
+    // Some say in each delta that they say nothing of it.
+    let mut silent = chat([delta(r#"{"role":null,"content":""}"#)]).request(b"", None).unwrap().splice;
+    let frames = [next(r#"{"role":"assistant"}"#, ""), next(r#"{"role":null,"content":"a"}"#, "")];
+    let events = rewritten(&mut silent, frames).unwrap();
+    assert!(events[0].contains(r#"{"role":"assistant"}"#) && events[1].contains(r#"{"role":null,"content":"a"}"#));
 }
 
 #[test]
@@ -128,9 +134,127 @@ fn an_echo_is_dropped_however_it_is_cut() {
     // White space that was not sent follows the echo.
     let mut with_space = splice(&said(&[SENTENCE, " "]), Style::Prefix);
     assert_eq!(text_of(&rewritten(&mut with_space, [next_text(SENTENCE), next_text(" And")]).unwrap()), "And");
-    // vLLM repeats nothing.
-    let mut vllm = splice(&said(&[SENTENCE]), Style::Vllm);
-    assert_eq!(text_of(&rewritten(&mut vllm, [next_text(SENTENCE)]).unwrap()), SENTENCE);
+}
+
+/// A provider that does not know `continue_final_message`, or `prefix`, ignores it and answers anew, and its answer would
+/// stand behind the partial one.
+#[test]
+fn an_answer_that_begins_anew_is_no_continuation() {
+    let (start, middle) = (&SENTENCE[..20], &SENTENCE[20..33]);
+    let ending = || next("{}", r#","finish_reason":"stop""#);
+    for (style, anew) in [
+        (Style::Vllm, vec![next_text(SENTENCE)]),
+        (Style::Vllm, vec![next_text(start), next_text(middle)]),
+        (Style::Prefix, vec![next_text(start), next_text(middle), next_text(" green.")]),
+        (Style::Prefix, vec![next_text(start), next_text(middle), ending()]),
+        (Style::Prefix, vec![next_text(start), next_text(middle), event("[DONE]")]),
+    ] {
+        let mut splice = splice(&said(&[SENTENCE, " It", " is."]), style);
+        let (last, before) = anew.split_last().unwrap();
+        assert_eq!(rewritten(&mut splice, before.to_vec()), Ok(vec![]), "nothing wrong is passed on");
+        assert_eq!(rewritten(&mut splice, [last.clone()]), Err(Misfit::Anew), "{style:?} {anew:?}");
+    }
+    // What is short, or repeats itself, may as well be what comes next.
+    let rows = "| A row of a long table | of numbers | 1 |\n| A row of a long table | of numbers | 2 |\n";
+    for (before, after) in
+        [("ha", "haha"), (&*"-".repeat(400), &*"-".repeat(40)), (rows, &rows[..40]), (SENTENCE, start)]
+    {
+        let mut splice = splice(&said(&[before]), Style::Vllm);
+        assert_eq!(text_of(&rewritten(&mut splice, [next_text(after), ending()]).unwrap()), after);
+    }
+    // Who wanted a beginning of its own continued is in the same danger.
+    let question = r#"{"messages":[{"role":"assistant","content":"So:"}],"continue_final_message":true}"#;
+    let mut splice = said(&[SENTENCE]).request(question.as_bytes(), Some(Style::Vllm)).unwrap().splice;
+    assert_eq!(rewritten(&mut splice, [next_text(SENTENCE)]), Err(Misfit::Anew));
+    // Who reasons begins anew by reasoning anew.
+    let thought = |text: &str| next(&format!(r#"{{"reasoning_content":{}}}"#, Value::from(text)), "");
+    let mut splice = self::splice(&chat([role(), reasoning(SENTENCE)]), Style::Prefix);
+    assert_eq!(rewritten(&mut splice, [thought(start)]), Ok(vec![]));
+    assert_eq!(rewritten(&mut splice.clone(), [thought(middle)]), Err(Misfit::Anew));
+    let events = rewritten(&mut splice, [next_text("So")]).unwrap();
+    assert!(events[0].contains(&format!(r#""reasoning_content":"{start}""#)) && events[1].contains(r#""So""#));
+}
+
+/// vLLM tells usage in every chunk, where it is asked to (`continuous_usage_stats`).
+#[test]
+fn a_question_without_the_partial_answer_in_it_is_not_continued() {
+    let told = |text: &str, prompt: u64, made: u64, model: &str| {
+        event(&format!(
+            r#"{{"id":"x","model":"{model}","choices":[{{"index":0,"delta":{{"content":"{text}"}}}}],"usage":{{"prompt_tokens":{prompt},"completion_tokens":{made}}}}}"#
+        ))
+    };
+    let partial = |made: u64| chat([role(), told("a", 100, made, "m")]);
+    for (made, prompt, model, expected) in [
+        (40, 100, "m", Err(Misfit::Anew)),
+        (40, 119, "m", Err(Misfit::Anew)),
+        (40, 120, "m", Ok("b".to_owned())),
+        (40, 100, "other", Ok("b".to_owned())), // which may count otherwise
+        (31, 100, "m", Ok("b".to_owned())),
+    ] {
+        let mut splice = splice(&partial(made), Style::Vllm);
+        let seen = rewritten(&mut splice, [told("b", prompt, 1, model)]).map(|events| text_of(&events));
+        assert_eq!(seen, expected, "{made} {prompt} {model}");
+    }
+    // Whoever says it late says it too late.
+    let mut late = splice(&partial(40), Style::Vllm);
+    assert!(rewritten(&mut late, [next_text("b"), told("", 100, 1, "m")]).is_ok());
+    // What DeepSeek and Mistral count to the question is not known.
+    assert!(rewritten(&mut splice(&partial(40), Style::Prefix), [told("b", 100, 1, "m")]).is_ok());
+}
+
+/// The provider takes the first half of a stop sequence for a part of the question, and would write on and on.
+#[test]
+fn a_stop_sequence_across_the_break_ends_the_stream() {
+    let rest = |stop: &str, before: &[&str], after: &[&str]| {
+        let question = format!(r#"{{"messages":[{{}}],"stop":{stop}}}"#);
+        let mut splice = said(before).request(question.as_bytes(), Some(Style::Vllm)).unwrap().splice;
+        rewritten(&mut splice, after.iter().map(|text| next_text(text))).map(|events| text_of(&events))
+    };
+    for (stop, before, after) in [
+        (r#""END""#, &["the E"][..], &["ND, and"][..]),
+        (r#"["x","END"]"#, &["the ", "EN"], &["", "D"]),
+        (r#""END""#, &["the E"], &["N", "D"]),
+        (r#""aab""#, &["aa"], &["ab"]),
+        (r#""a\nb""#, &["a", "\n"], &["\n", "b"]),
+        (r#""né!""#, &["n"], &["é", "!"]),
+    ] {
+        assert_eq!(rest(stop, before, after), Err(Misfit::Stop), "{stop} {before:?} {after:?}");
+    }
+    for (stop, before, after) in [
+        (r#""END""#, &["the E"][..], &["N", "T", "D"][..]),
+        (r#""END""#, &["the "], &["END"]), // which is the provider's to find
+        (r#""END""#, &["the E"], &["ven", "ND"]),
+    ] {
+        assert_eq!(rest(stop, before, after), Ok(after.concat()), "{stop} {before:?} {after:?}");
+    }
+    let plain = observed(Route::Completions, [event(r#"{"choices":[{"index":0,"text":"a\n"}]}"#)]);
+    let asked = plain.request(br#"{"prompt":"q","stop":["\n\n"]}"#, Some(Style::Vllm));
+    let next = event(r#"{"choices":[{"index":0,"text":"\nb"}]}"#);
+    assert_eq!(rewritten(&mut asked.unwrap().splice, [next]), Err(Misfit::Stop));
+}
+
+#[test]
+fn an_echo_that_must_come_is_dropped_however_short_it_is_and_missed_where_it_does_not() {
+    let stop = || next("{}", r#","finish_reason":"stop""#);
+    let of = |after: &[Frame]| {
+        let mut splice = splice(&said(&["ha", " "]), Style::PrefixEcho);
+        rewritten(&mut splice, after.to_vec()).map(|events| text_of(&events))
+    };
+    assert_eq!(of(&[next_text("ha"), next_text(" ha"), stop()]), Ok("ha".to_owned()));
+    assert_eq!(of(&[next_text("h"), next_text("aha"), stop()]), Ok("ha".to_owned()));
+    for anew in [
+        vec![next_text("So")],
+        vec![next_text("h"), next_text("o")],
+        vec![next_text("h"), stop()],
+        vec![stop()],
+        vec![event("[DONE]")],
+        vec![next(r#"{"tool_calls":[{"index":0}]}"#, "")],
+    ] {
+        assert_eq!(of(&anew), Err(Misfit::NoEcho), "{anew:?}");
+    }
+    assert_eq!(of(&[next_text("h"), event(r#"{"error":{}}"#)]), Ok(String::new()), "what failed said why");
+    let mut thinking = splice(&chat([reasoning("hm")]), Style::PrefixEcho);
+    assert_eq!(text_of(&rewritten(&mut thinking, [next_text("So")]).unwrap()), "So", "of nothing there is no echo");
 }
 
 #[test]
@@ -159,11 +283,15 @@ fn a_chunk_without_a_choice_does_not_end_an_echo_and_keeps_its_place() {
     assert_eq!(text_of(&new), "The sea is green");
     assert_eq!(asides(&new), [Some(0), Some(2), Some(5)], "{new:?}");
     // Whatever is held comes before the end.
-    for last in [next("{}", r#","finish_reason":"stop""#), event("[DONE]"), event(r#"{"error":{}}"#)] {
+    for (last, text) in [
+        (next("{}", r#","finish_reason":"stop""#), head),
+        (event("[DONE]"), head),
+        (event(r#"{"error":{}}"#), ""), // what may be an echo is of no more use
+    ] {
         let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
         let events = rewritten(&mut splice, [next_text(head), aside("second"), last]).unwrap();
-        assert_eq!((text_of(&events).as_str(), events.len()), (head, 3));
-        assert!(events[1].contains("second"), "{events:?}");
+        assert_eq!((text_of(&events).as_str(), events.len()), (text, if text.is_empty() { 2 } else { 3 }));
+        assert!(events[events.len() - 2].contains("second"), "{events:?}");
     }
     // What is held is bounded.
     let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
@@ -226,6 +354,7 @@ fn what_does_not_fit_ends_the_stream() {
         (next(r#"{"reasoning":"hm"}"#, ""), Misfit::Reasoning),
         (next(r#"{"content":[{"type":"thinking"}]}"#, ""), Misfit::Unreadable),
         (event(r#"{"choices":[{"index":1,"delta":{}}]}"#), Misfit::ManyChoices),
+        (next(r#"{"content":"\ud83e"}"#, ""), Misfit::Unreadable),
         (event("{"), Misfit::Unreadable),
         (Frame::Part { bytes: Bytes::new(), last: true }, Misfit::TooLong),
     ] {
