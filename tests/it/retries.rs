@@ -375,6 +375,20 @@ async fn pooled_connection_that_died_is_replaced_at_once() {
     assert_eq!(client.answer().await.status(), 200);
 }
 
+/// What says something, if only nonsense, was not dead: that was an attempt like any other.
+#[tokio::test]
+async fn pooled_connection_that_speaks_was_not_dead() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).set(|settings| settings.retry.attempts_max = NonZeroU32::MIN).start().await;
+    let nonsense = Send(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec());
+    let mut upstream = upstream.script([vec![Read, Send(fine()), Read, nonsense, Stall], vec![Read, Send(fine())]]);
+    let mut client = proxy.client().await;
+    assert_eq!(client.ask(post(CALL)).await.status(), 200);
+    let failed = client.ask(post(CALL)).await;
+    assert_eq!((failed.status(), failed.error_code().as_str()), (502, "upstream_disconnected"));
+    assert_eq!(upstream.unseen(), 2);
+}
+
 #[tokio::test]
 async fn what_cannot_be_repeated_is_never_sent_twice_and_never_on_a_connection_that_may_be_dead() {
     let upload = "POST /v1/files HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nupload";
