@@ -2,10 +2,12 @@
 
 use std::num::NonZeroU32;
 
+use tidegate::upstream::settings::Kind;
+
 use crate::support::client::post_to;
 use crate::support::proxy::before;
 use crate::support::upstream::{FINE, STREAM, answer, chunk, event, fine, finish, json};
-use crate::support::wire::End;
+use crate::support::wire::{Answer, End};
 use crate::support::{Step, Upstream, get, ms, post, proxy, soon, within};
 
 use Step::{Fin, Read, Reset, Send, Stall};
@@ -416,6 +418,45 @@ async fn what_cannot_be_repeated_is_never_sent_twice_and_never_on_a_connection_t
         assert_eq!((seen.status(), seen.text().as_str()), (503, "busy"));
         assert!(upstream.is_untouched().await, "sent twice: {request}");
     }
+}
+
+/// SDKs repeat a 502 or 504 by themselves, and the agent would run its tools twice after all.
+#[tokio::test]
+async fn lost_call_to_an_agent_is_not_to_be_asked_again() {
+    let again = |seen: &Answer| ["x-should-retry", "retry-after"].map(|name| seen.head.field(name));
+    let half = Send(format!("HTTP/1.1 200 OK\r\n{JSON}Content-Length: 99\r\n\r\n{{").into_bytes());
+    for (story, status, steps) in [
+        ("no head", 502, vec![Read, Reset]),
+        ("half an answer", 502, vec![Read, half, Fin]),
+        ("silence", 504, vec![Read, Stall]),
+    ] {
+        for (kind, agents, is_once) in
+            [(Kind::Agent, false, true), (Kind::Agent, true, false), (Kind::Model, false, false)]
+        {
+            let upstream = Upstream::start().await;
+            let proxy = proxy(&upstream)
+                .provider(|provider| (provider.kind, provider.first_byte_timeout) = (kind, ms(200)))
+                .set(|settings| {
+                    settings.retry.agents = agents;
+                    settings.retry.attempts_max = NonZeroU32::MIN;
+                })
+                .start()
+                .await;
+            let _upstream = upstream.script([steps.clone()]);
+            let seen = proxy.client().await.ask(post(CALL)).await;
+            let told = if is_once { [Some("false".to_owned()), None] } else { [None, Some("5".to_owned())] };
+            assert_eq!((seen.status(), again(&seen)), (status, told), "{story}, {kind:?}, {agents}");
+        }
+    }
+    // Nothing was sent: another try does no harm.
+    let nobody = Upstream::start().await.base_url();
+    let proxy = before(&nobody)
+        .provider(|provider| provider.kind = Kind::Agent)
+        .set(|settings| settings.retry.attempts_max = NonZeroU32::MIN)
+        .start()
+        .await;
+    let seen = proxy.client().await.ask(post(CALL)).await;
+    assert_eq!((seen.status(), again(&seen)), (503, [None, Some("5".to_owned())]));
 }
 
 #[tokio::test]
