@@ -18,8 +18,8 @@ const HOPE_MAX: Duration = Duration::from_secs(120);
 /// The family of fields that tell what a provider allows.
 const LIMITS: &str = "x-ratelimit-";
 
-/// Of an error of ours: its form, and when to come back.
-pub(super) fn of_error(status: StatusCode, length: usize, retry_after: Option<Duration>) -> HeaderMap {
+/// Of an error of ours: its form, and when to come back; `is_once`: not at all, since it might be done twice.
+pub(super) fn of_error(status: StatusCode, length: usize, retry_after: Option<Duration>, is_once: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, length.into());
@@ -30,9 +30,9 @@ pub(super) fn of_error(status: StatusCode, length: usize, retry_after: Option<Du
         let told = after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
         headers.insert(RETRY_AFTER, u64::try_from(told.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).into());
         headers.insert(HeaderName::from_static("retry-after-ms"), millis(told));
-        if after > HOPE_MAX {
-            headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
-        }
+    }
+    if is_once || retry_after.is_some_and(|after| after > HOPE_MAX) {
+        headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
     }
     headers
 }
@@ -112,8 +112,8 @@ fn millis(duration: Duration) -> HeaderValue {
 mod tests {
     use super::*;
 
-    fn told(retry_after: Option<u64>) -> [Option<String>; 3] {
-        let headers = of_error(StatusCode::TOO_MANY_REQUESTS, 0, retry_after.map(Duration::from_millis));
+    fn told(retry_after: Option<u64>, is_once: bool) -> [Option<String>; 3] {
+        let headers = of_error(StatusCode::TOO_MANY_REQUESTS, 0, retry_after.map(Duration::from_millis), is_once);
         ["retry-after", "retry-after-ms", "x-should-retry"]
             .map(|name| headers.get(name).map(|value| value.to_str().unwrap().to_owned()))
     }
@@ -131,9 +131,10 @@ mod tests {
             (u64::MAX, "60", "60000", Some("false")),
         ] {
             let expected = [Some(seconds), Some(exact), should].map(|word| word.map(str::to_owned));
-            assert_eq!(told(Some(ms)), expected, "{ms}");
+            assert_eq!(told(Some(ms), false), expected, "{ms}");
         }
-        assert_eq!(told(None), [None, None, None]);
+        assert_eq!(told(None, false), [None, None, None]);
+        assert_eq!(told(None, true), [None, None, Some("false".to_owned())]);
     }
 
     #[test]

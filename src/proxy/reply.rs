@@ -1,7 +1,7 @@
 //! The only place where causes become statuses, one line each with its reason.
 
-use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 
 use super::cause::{After, Asker, Gone, Refused};
@@ -27,16 +27,28 @@ struct Reply {
     status: StatusCode,
     body: ErrorBody,
     retry_after: Option<Duration>,
+    /// Asked again it might be done twice.
+    is_once: bool,
 }
 
 impl Reply {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
-        Self { status, body: ErrorBody::new(message, kind, code), retry_after: None }
+        Self { status, body: ErrorBody::new(message, kind, code), retry_after: None, is_once: false }
     }
 
     fn retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
+    }
+
+    /// When to come back, unless that may do harm.
+    fn soon_unless(mut self, is_once: bool) -> Self {
+        (self.retry_after, self.is_once) = (Some(SOON).filter(|_| !is_once), is_once);
+        self
+    }
+
+    fn headers(&self, length: usize) -> HeaderMap {
+        fields::of_error(self.status, length, self.retry_after, self.is_once)
     }
 }
 
@@ -93,18 +105,18 @@ fn reply_to_failure(failure: &Failure, asker: &Asker) -> Reply {
     let upstream = |status, code, message| Reply::new(status, "server_error", code, message);
     match failure {
         Failure::Refused(refusal) => reply_to_refusal(refusal, asker),
-        Failure::Disconnected { attempts, detail } => upstream(
+        Failure::Disconnected { attempts, detail, is_once } => upstream(
             StatusCode::BAD_GATEWAY,
             "upstream_disconnected",
             format!("the upstream broke the connection, {}: {detail}", tried(*attempts)),
         )
-        .retry_after(SOON),
-        Failure::TimedOut { attempts } => upstream(
+        .soon_unless(*is_once),
+        Failure::TimedOut { attempts, is_once } => upstream(
             StatusCode::GATEWAY_TIMEOUT,
             "upstream_timeout",
             format!("the upstream did not begin to answer within upstreams.first_byte_timeout, {}", tried(*attempts)),
         )
-        .retry_after(SOON),
+        .soon_unless(*is_once),
         Failure::Unavailable { attempts, detail } => upstream(
             StatusCode::SERVICE_UNAVAILABLE,
             "upstream_unavailable",
@@ -284,7 +296,7 @@ fn outcome(refused: &Refused) -> Outcome {
 pub(super) async fn refuse(downstream: &mut Downstream<'_>, id: CallId, refused: &Refused, facts: &Facts) -> After {
     let reply = reply(refused);
     let body = reply.body.to_json();
-    let mut headers = fields::of_error(reply.status, body.len(), reply.retry_after);
+    let mut headers = reply.headers(body.len());
     fields::add(&mut headers, id, facts);
     let keep = downstream.is_body_read();
     let written = async {
@@ -307,7 +319,7 @@ pub(super) async fn refuse_connection(session: &mut ServerSession, refused: &Ref
     let reply = reply(refused);
     let body = reply.body.to_json();
     let Ok(mut head) = pingora_http::ResponseHeader::build_no_case(reply.status, None) else { return };
-    for (name, value) in &fields::of_error(reply.status, body.len(), reply.retry_after) {
+    for (name, value) in &reply.headers(body.len()) {
         if head.append_header(name, value).is_err() {
             return;
         }
@@ -324,7 +336,7 @@ pub(super) fn on_the_wire(refused: &Refused) -> Vec<u8> {
     let reply = reply(refused);
     let body = reply.body.to_json();
     let mut wire = format!("HTTP/1.1 {}\r\nconnection: close\r\n", reply.status).into_bytes();
-    for (name, value) in &fields::of_error(reply.status, body.len(), reply.retry_after) {
+    for (name, value) in &reply.headers(body.len()) {
         wire.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
     wire.extend(b"\r\n");

@@ -15,7 +15,8 @@ use crate::call::{Call, CallBody, Upgrade};
 use crate::openai;
 use crate::time::{self, Duration};
 
-/// A connection that had died in the pool says so within a round trip. What is lost later had reached the provider.
+/// A connection that had died in the pool says so within a round trip of the first byte. What is lost later had reached
+/// the provider.
 const DEAD_WITHIN: Duration = Duration::from_secs(1);
 
 /// What came of it.
@@ -78,6 +79,7 @@ pub(super) async fn attempt(
     let ends = matches!(&body, Outgoing::Whole(bytes) if bytes.is_empty());
     conversation.expect_body(&body);
     let may_lag = conversation.may_lag(&body);
+    let began = time::now();
     let (mut conversation, sent) = match conversation.write_head(head, ends).await {
         // There is no stream on which an answer could come.
         Err(loss) if conversation.speaks_http2() => (conversation, Sent::Lost(loss)),
@@ -89,8 +91,8 @@ pub(super) async fn attempt(
     }
     let written = time::now();
     how.trace.note(|facts| facts.sent = Some(written));
-    let lost = |loss, conversation: Conversation, permit| {
-        let stale = conversation.is_reused() && written.elapsed() < DEAD_WITHIN;
+    let lost = |loss: Loss, conversation: Conversation, permit| {
+        let stale = conversation.is_reused() && loss.may_be_stale && began.elapsed() < DEAD_WITHIN;
         let loss = conversation.locate(loss);
         drop(conversation); // closed before anybody gives the slot back
         Attempted::Lost { loss, stale, permit }

@@ -37,6 +37,8 @@ pub(super) struct Loss {
     pub(super) is_ours: bool,
     /// It has befallen a whole connection of HTTP/2, not one stream of it.
     of_connection: bool,
+    /// A connection that had died in the pool shows so: one whose peer resets a stream, or says something wrong, is alive.
+    pub(super) may_be_stale: bool,
     /// That connection: whatever else it carried is lost, too.
     pub(super) connection: Option<Carrier>,
 }
@@ -65,7 +67,14 @@ impl PartialEq for Carrier {
 
 impl Loss {
     pub(super) fn new(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), is_untouched: false, is_ours: false, of_connection: false, connection: None }
+        Self {
+            detail: detail.into(),
+            is_untouched: false,
+            is_ours: false,
+            of_connection: false,
+            may_be_stale: true,
+            connection: None,
+        }
     }
 }
 
@@ -84,14 +93,19 @@ impl From<BError> for Loss {
             matches!(error.retry, RetryType::Decided(true)) && matches!(error.etype(), H2Error | H2Downgrade);
         // A context can quote the wire ("buf: …"); the type never does, nor does what our own checker says.
         let cause = error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let detail = match cause.and_then(|cause| cause.downcast_ref::<Doubt>()) {
+        let doubt = cause.and_then(|cause| cause.downcast_ref::<Doubt>());
+        let detail = match doubt {
             Some(doubt) => doubt.to_string(),
             None => error.etype().as_str().to_owned(),
         };
         let is_ours = error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_ours);
         let http2 = error.root_cause().downcast_ref::<h2::Error>();
         let of_connection = http2.is_some_and(|error| error.is_io() || error.is_go_away());
-        Self { detail, is_untouched, is_ours, of_connection, connection: None }
+        let may_be_stale = match http2 {
+            Some(error) => error.is_io() || (error.is_go_away() && error.is_remote()),
+            None => doubt.is_none(),
+        };
+        Self { detail, is_untouched, is_ours, of_connection, may_be_stale, connection: None }
     }
 }
 

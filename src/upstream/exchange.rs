@@ -220,7 +220,8 @@ impl Flight {
         if let Some(refusal @ Refusal::ShuttingDown) = refusal {
             return Err(Failure::Refused(refusal));
         }
-        if missed.as_ref().is_some_and(|miss| miss.happened == Happened::NoFirstByte) {
+        let is_once = missed.as_ref().is_some_and(|miss| self.is_once(miss));
+        if is_once || missed.as_ref().is_some_and(|miss| miss.happened == Happened::NoFirstByte) {
             self.last_answer = None; // that would say that it is worth another try
         }
         if let (Some((head, body)), Some(target)) = (self.last_answer.take(), target) {
@@ -229,7 +230,7 @@ impl Flight {
         let Some(miss) = missed else {
             return Err(refusal.map_or(Failure::Internal, Failure::Refused));
         };
-        Err(miss.happened.failure(attempts, self.detail(miss)))
+        Err(miss.happened.failure(attempts, is_once, self.detail(miss)))
     }
 }
 

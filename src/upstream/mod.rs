@@ -60,12 +60,16 @@ pub enum Failure {
         attempts: u32,
         /// What the wire showed.
         detail: String,
+        /// An agent may have worked on it, and not even its client should send it again.
+        is_once: bool,
     },
     /// No answer began within `first_byte_timeout`.
     #[error("upstream timed out, attempt {attempts}")]
     TimedOut {
         /// Attempts made.
         attempts: u32,
+        /// As in [`Failure::Disconnected`].
+        is_once: bool,
     },
     /// No connection could be made.
     #[error("upstream unavailable, attempt {attempts}: {detail}")]

@@ -187,6 +187,38 @@ async fn refused_stream_is_sent_again_whatever_it_asks_for() {
     assert_eq!((failed.status(), failed.error_code().as_str()), (502, "upstream_disconnected"));
 }
 
+/// The connection is alive, and goes on: nothing says that the request did not arrive.
+#[tokio::test]
+async fn stream_that_is_reset_on_a_connection_that_has_served_is_an_attempt() {
+    for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::PROTOCOL_ERROR] {
+        let asks = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asks);
+        let provider = Provider::start(move |mut asked: Asked| {
+            let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                asked.body().await;
+                if is_first {
+                    asked.answer(200, FINE);
+                } else {
+                    asked.respond.send_reset(reason);
+                }
+            }
+        })
+        .await;
+        let proxy = before(&provider.base_url())
+            .provider(|provider| provider.http = HttpVersion::Http2)
+            .set(|settings| settings.retry.attempts_max = std::num::NonZeroU32::MIN)
+            .start()
+            .await;
+        let mut client = proxy.client().await;
+        assert_eq!(client.ask(post("{}")).await.status(), 200);
+        let failed = client.ask(post("{}")).await;
+        assert_eq!((failed.status(), failed.error_code().as_str()), (502, "upstream_disconnected"), "{reason}");
+        assert_eq!(asks.load(Ordering::SeqCst), 2, "{reason}");
+        assert_eq!(provider.connections.load(Ordering::SeqCst), 1, "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn goaway_sends_what_was_not_touched_to_another_connection() {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];

@@ -4,11 +4,12 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use tidegate::time::{Duration, Instant};
+use tidegate::upstream::settings::Kind;
 
 use crate::support::client::post_to;
 use crate::support::proxy::before;
 use crate::support::upstream::{FINE, STREAM, answer, chunk, event, fine, finish, json};
-use crate::support::wire::End;
+use crate::support::wire::{Answer, End};
 use crate::support::{Pace, Step, Upstream, get, ms, post, proxy, soon, within};
 
 use Step::{Fin, Read, Reset, Send, Stall};
@@ -384,6 +385,20 @@ async fn pooled_connection_that_died_is_replaced_at_once() {
     assert_eq!(client.answer().await.status(), 200);
 }
 
+/// What says something, if only nonsense, was not dead: that was an attempt like any other.
+#[tokio::test]
+async fn pooled_connection_that_speaks_was_not_dead() {
+    let upstream = Upstream::start().await;
+    let proxy = proxy(&upstream).set(|settings| settings.retry.attempts_max = NonZeroU32::MIN).start().await;
+    let nonsense = Send(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec());
+    let mut upstream = upstream.script([vec![Read, Send(fine()), Read, nonsense, Stall], vec![Read, Send(fine())]]);
+    let mut client = proxy.client().await;
+    assert_eq!(client.ask(post(CALL)).await.status(), 200);
+    let failed = client.ask(post(CALL)).await;
+    assert_eq!((failed.status(), failed.error_code().as_str()), (502, "upstream_disconnected"));
+    assert_eq!(upstream.unseen(), 2);
+}
+
 #[tokio::test]
 async fn what_cannot_be_repeated_is_never_sent_twice_and_never_on_a_connection_that_may_be_dead() {
     let upload = "POST /v1/files HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nupload";
@@ -411,6 +426,45 @@ async fn what_cannot_be_repeated_is_never_sent_twice_and_never_on_a_connection_t
         assert_eq!((seen.status(), seen.text().as_str()), (503, "busy"));
         assert!(upstream.is_untouched().await, "sent twice: {request}");
     }
+}
+
+/// SDKs repeat a 502 or 504 by themselves, and the agent would run its tools twice after all.
+#[tokio::test]
+async fn lost_call_to_an_agent_is_not_to_be_asked_again() {
+    let again = |seen: &Answer| ["x-should-retry", "retry-after"].map(|name| seen.head.field(name));
+    let half = Send(format!("HTTP/1.1 200 OK\r\n{JSON}Content-Length: 99\r\n\r\n{{").into_bytes());
+    for (story, status, steps) in [
+        ("no head", 502, vec![Read, Reset]),
+        ("half an answer", 502, vec![Read, half, Fin]),
+        ("silence", 504, vec![Read, Stall]),
+    ] {
+        for (kind, agents, is_once) in
+            [(Kind::Agent, false, true), (Kind::Agent, true, false), (Kind::Model, false, false)]
+        {
+            let upstream = Upstream::start().await;
+            let proxy = proxy(&upstream)
+                .provider(|provider| (provider.kind, provider.first_byte_timeout) = (kind, ms(200)))
+                .set(|settings| {
+                    settings.retry.agents = agents;
+                    settings.retry.attempts_max = NonZeroU32::MIN;
+                })
+                .start()
+                .await;
+            let _upstream = upstream.script([steps.clone()]);
+            let seen = proxy.client().await.ask(post(CALL)).await;
+            let told = if is_once { [Some("false".to_owned()), None] } else { [None, Some("5".to_owned())] };
+            assert_eq!((seen.status(), again(&seen)), (status, told), "{story}, {kind:?}, {agents}");
+        }
+    }
+    // Nothing was sent: another try does no harm.
+    let nobody = Upstream::start().await.base_url();
+    let proxy = before(&nobody)
+        .provider(|provider| provider.kind = Kind::Agent)
+        .set(|settings| settings.retry.attempts_max = NonZeroU32::MIN)
+        .start()
+        .await;
+    let seen = proxy.client().await.ask(post(CALL)).await;
+    assert_eq!((seen.status(), again(&seen)), (503, [None, Some("5".to_owned())]));
 }
 
 #[tokio::test]

@@ -111,6 +111,17 @@ def test_a_call_to_an_agent_is_not_sent_again(gate_of, breaking, stream, how, ht
     assert len(breaking.asked[model]) == 1
 
 
+@pytest.mark.parametrize(("stream", "how"), LOST)
+def test_no_sdk_repeats_a_lost_call_to_an_agent_by_itself(gate_of, breaking, stream, how):
+    model = breaking.plan(how)
+    of = client(gate_of(kind="agent").base_url).with_options(max_retries=2)
+    with pytest.raises(openai.InternalServerError) as raised:
+        of.chat.completions.create(model=model, messages=MESSAGES, stream=stream)
+    assert raised.value.response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in raised.value.response.headers
+    assert len(breaking.asked[model]) == 1
+
+
 def test_a_call_to_an_agent_is_sent_again_where_that_is_right(breaking, tmp_path):
     more = settings(kind="agent").replace("[retry]", "[retry]\nagents = true")
     gate, model = Gate(tmp_path, breaking.base_url, settings=more), breaking.plan(Break("reset", None))

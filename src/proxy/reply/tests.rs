@@ -73,8 +73,8 @@ fn what_a_retry_can_cure_says_when() {
         Failure::Refused(Refusal::QueueFull { full: Full::Calls(3), retry_after: seconds(2.0) }),
         Failure::Refused(Refusal::QueueFull { full: Full::Bytes(3), retry_after: seconds(2.0) }),
         Failure::Refused(Refusal::QueueFull { full: Full::Keys(3), retry_after: seconds(2.0) }),
-        Failure::Disconnected { attempts: 1, detail: String::new() },
-        Failure::TimedOut { attempts: 1 },
+        Failure::Disconnected { attempts: 1, detail: String::new(), is_once: false },
+        Failure::TimedOut { attempts: 1, is_once: false },
         Failure::Unavailable { attempts: 1, detail: String::new() },
     ];
     for failure in failures {
@@ -85,6 +85,8 @@ fn what_a_retry_can_cure_says_when() {
         Refused::TooLarge { body_max: 1 },
         Refused::NeedsTls,
         Refused::Failure(Failure::Refused(Refusal::NoUpstream { model: None }), ASKER),
+        Refused::Failure(Failure::Disconnected { attempts: 1, detail: String::new(), is_once: true }, ASKER),
+        Refused::Failure(Failure::TimedOut { attempts: 1, is_once: true }, ASKER),
     ] {
         assert_eq!(reply(&refused).retry_after, None, "{refused:?}");
     }

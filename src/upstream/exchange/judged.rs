@@ -56,13 +56,13 @@ impl Happened {
         matches!(self, Self::Stale | Self::Lost | Self::Cut)
     }
 
-    /// What it is called when nothing came of the call.
-    pub(super) fn failure(self, attempts: u32, detail: String) -> Failure {
+    /// What it is called when nothing came of the call, which [may not be repeated](Flight::is_once).
+    pub(super) fn failure(self, attempts: u32, is_once: bool, detail: String) -> Failure {
         match self {
             Self::NotConnected { .. } | Self::Untouched => Failure::Unavailable { attempts, detail },
-            Self::NoFirstByte => Failure::TimedOut { attempts },
+            Self::NoFirstByte => Failure::TimedOut { attempts, is_once },
             Self::Stale | Self::Lost | Self::Cut | Self::Broken | Self::Status { .. } => {
-                Failure::Disconnected { attempts, detail }
+                Failure::Disconnected { attempts, detail, is_once }
             }
         }
     }
@@ -134,6 +134,14 @@ impl Flight {
 
     fn is_repeatable(&self, target: &Target) -> bool {
         self.call.is_repeatable() && target.may_repeat(self.shared.retry().agents)
+    }
+
+    /// Whether an agent may have worked on a call, or may still do so: SDKs repeat what failed by themselves, and its tools
+    /// would run twice after all.
+    pub(super) fn is_once(&self, miss: &Miss) -> bool {
+        let Miss { happened, target, loss, .. } = miss;
+        let may_be_done = (happened.is_lost() && !loss.is_untouched) || *happened == Happened::NoFirstByte;
+        may_be_done && !target.may_repeat(self.shared.retry().agents)
     }
 
     /// What the client of a call is told that failed for good: where it was not sent again, also why.
