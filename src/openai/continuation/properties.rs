@@ -14,6 +14,7 @@ use crate::openai::{Event, Frame, Framer, Route};
 /// A model that always answers the same, at a provider that continues as the real ones do.
 #[derive(Debug)]
 struct Model {
+    thoughts: Vec<String>,
     tokens: Vec<String>,
     style: Style,
     echoes: bool,
@@ -36,22 +37,30 @@ impl Model {
         };
         let said = last["content"].as_str().filter(|_| continues).unwrap_or_default();
         assert_eq!(said, trim(said), "templates cannot cope with white space at the end");
-        let (said_tokens, mut rest) = self.rest_after(said);
+        let thought = last["reasoning_content"].as_str().filter(|_| continues).unwrap_or_default();
+        let (said_tokens, mut rest) = rest_after(&self.tokens, said);
+        let (thought_tokens, mut thoughts) = rest_after(&self.thoughts, thought);
+        if !said.is_empty() {
+            thoughts.clear();
+        }
         let limit = body["max_tokens"].as_u64().and_then(|limit| usize::try_from(limit).ok());
-        let finish = if limit.is_some_and(|limit| limit < rest.len()) { "length" } else { "stop" };
-        rest.truncate(limit.unwrap_or(usize::MAX));
+        let finish = if limit.is_some_and(|limit| limit < thoughts.len() + rest.len()) { "length" } else { "stop" };
+        thoughts.truncate(limit.unwrap_or(usize::MAX));
+        rest.truncate(limit.map_or(usize::MAX, |limit| limit - thoughts.len()));
 
         let chunk = |delta: Value, finish: Value| {
             let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
             event(&json!({"id": format!("id-{number}"), "created": number, "choices": [choice]}).to_string())
         };
         let mut frames = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
+        let made = (thoughts.len() + rest.len()) as u64;
+        frames.extend(thoughts.into_iter().map(|text| chunk(json!({"reasoning_content": text}), Value::Null)));
         if self.echoes && !said.is_empty() {
             frames.push(chunk(json!({"content": said}), Value::Null));
         }
         frames.extend(self.pieces(&rest).into_iter().map(|piece| chunk(json!({"content": piece}), Value::Null)));
         frames.push(chunk(json!({}), finish.into()));
-        let (prompt, made) = (PROMPT_TOKENS + said_tokens, rest.len() as u64);
+        let prompt = PROMPT_TOKENS + said_tokens + thought_tokens;
         let usage = json!({"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made});
         frames.push(event(&json!({"id": format!("id-{number}"), "choices": [], "usage": usage}).to_string()));
         for at in &self.asides {
@@ -60,21 +69,6 @@ impl Model {
         }
         frames.push(event("[DONE]"));
         frames
-    }
-
-    /// The tokens that come after this text, and how many it has.
-    fn rest_after(&self, said: &str) -> (u64, Vec<String>) {
-        let whole = self.tokens.concat();
-        assert!(whole.starts_with(said), "{said:?} is no beginning of {whole:?}");
-        let (mut at, mut count) = (0, 0);
-        let mut rest = Vec::new();
-        for token in &self.tokens {
-            let skip = said.len().saturating_sub(at).min(token.len());
-            at += token.len();
-            count += u64::from(skip > 0);
-            rest.extend(Some(token[skip..].to_owned()).filter(|token| !token.is_empty()));
-        }
-        (count, rest)
     }
 
     fn pieces(&self, tokens: &[String]) -> Vec<String> {
@@ -92,9 +86,25 @@ impl Model {
     }
 }
 
+/// The tokens that come after this text, and how many it has.
+fn rest_after(tokens: &[String], said: &str) -> (u64, Vec<String>) {
+    let whole = tokens.concat();
+    assert!(whole.starts_with(said), "{said:?} is no beginning of {whole:?}");
+    let (mut at, mut count) = (0, 0);
+    let mut rest = Vec::new();
+    for token in tokens {
+        let skip = said.len().saturating_sub(at).min(token.len());
+        at += token.len();
+        count += u64::from(skip > 0);
+        rest.extend(Some(token[skip..].to_owned()).filter(|token| !token.is_empty()));
+    }
+    (count, rest)
+}
+
 /// What a client got in the end.
 #[derive(Debug, Default)]
 struct Seen {
+    reasoning: String,
     text: String,
     ids: Vec<String>,
     roles: usize,
@@ -112,6 +122,7 @@ impl Seen {
         }
         let chunk: Value = serde_json::from_slice(&data).unwrap();
         let choice = &chunk["choices"][0];
+        self.reasoning += choice["delta"]["reasoning_content"].as_str().unwrap_or_default();
         self.text += choice["delta"]["content"].as_str().unwrap_or_default();
         self.roles += usize::from(choice["delta"].get("role").is_some());
         self.ids.push(chunk["id"].as_str().unwrap().to_owned());
@@ -150,6 +161,9 @@ fn ask(model: &Model, question: &str, breaks: &[usize]) -> (Seen, Partial, Resul
         match partial.request(question.as_bytes(), Some(model.style)) {
             Ok(next) => (body, splice) = (next.body, Some(next.splice)),
             Err(Unfit::Finished) => return (seen, partial, Err("finished".to_owned())),
+            Err(Unfit::Reasoning) if model.style == Style::Vllm => {
+                return (seen, partial, Err("still reasoning".to_owned()));
+            }
             Err(unfit) => return (seen, partial, Err(format!("unfit: {unfit}"))),
         }
     }
@@ -189,17 +203,19 @@ proptest! {
     /// that did not break.
     #[test]
     fn a_broken_answer_is_the_unbroken_one(
+        thoughts in prop_oneof![Just(Vec::new()), tokens()],
         tokens in tokens(),
         (style, echoes) in style(),
         breaks in prop::collection::vec(0..12_usize, 0..5),
         limit in prop::option::of(1..30_usize),
         asides in asides(),
     ) {
-        let model = Model { tokens, style, echoes, cuts: Vec::new(), asides };
+        let model = Model { thoughts, tokens, style, echoes, cuts: Vec::new(), asides };
         let (whole, ..) = ask(&model, &question(limit), &[]);
         let (seen, _, end) = ask(&model, &question(limit), &breaks);
         match end.as_ref().map_err(String::as_str) {
             Ok(()) => {
+                prop_assert_eq!(&seen.reasoning, &whole.reasoning);
                 prop_assert_eq!(&seen.text, &whole.text);
                 prop_assert_eq!(&seen.finish, &whole.finish);
                 prop_assert_eq!(&seen.usage, &whole.usage);
@@ -209,6 +225,7 @@ proptest! {
             // Only its ending was missing.
             Err("finished") => prop_assert_eq!(&seen.text, &whole.text),
             Err("doubtful") => prop_assert!(whole.text.starts_with(&seen.text)),
+            Err("still reasoning") => prop_assert!(whole.reasoning.starts_with(seen.reasoning.trim_end())),
             Err(why) => prop_assert!(false, "{}", why),
         }
     }
@@ -222,7 +239,7 @@ proptest! {
         breaks in prop::collection::vec(0..12_usize, 0..5),
         asides in asides(),
     ) {
-        let model = Model { tokens: vec![text.clone()], style, echoes, cuts, asides };
+        let model = Model { thoughts: Vec::new(), tokens: vec![text.clone()], style, echoes, cuts, asides };
         let (seen, _, end) = ask(&model, &question(None), &breaks);
         match end.as_ref().map_err(String::as_str) {
             Ok(()) | Err("finished") => prop_assert_eq!(&seen.text, &text),

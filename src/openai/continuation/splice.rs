@@ -136,8 +136,7 @@ impl Splice {
         let Some(echo) = &mut self.echo else { return Ok(Heard::Beside) };
         let Some(choice) = choice else { return Ok(Heard::Beside) };
         let delta = choice.delta();
-        let reasoning = delta.reasoning().filter(|_| !self.has_content);
-        let text = reasoning.or(delta.content).and_then(json::string).unwrap_or_default();
+        let text = delta.reasoning().or(delta.content).and_then(json::string).unwrap_or_default();
         if text.is_empty() && delta.other.is_some() {
             return echo.broke_off();
         }
