@@ -92,7 +92,7 @@ async fn ask(authority: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
     use crate::time::Tasks;
@@ -133,8 +133,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_proxy_that_does_not_run_is_not_ready() {
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let code = run(Args { admin_listen: gone, admin: None }).await.unwrap();
+        // A port that is taken, so that nobody else begins to listen on it.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let code = run(Args { admin_listen: socket.local_addr().unwrap(), admin: None }).await.unwrap();
         assert_eq!(code, ExitCode::FAILURE);
     }
 

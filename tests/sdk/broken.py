@@ -10,7 +10,7 @@ SETTINGS = """
 base_url = "http://127.0.0.1:1/v1"
 kind = "{kind}"
 http = "{http}"
-idle_timeout = "400ms"
+idle_timeout = "{idle}"
 continuation = "{continuation}"
 [upstreams.limits]
 requests_per_minute = 1_000_000
@@ -29,8 +29,16 @@ mode = "off"
 MESSAGES = [{"role": "user", "content": "Wann kommt die Flut? 🌊"}]
 
 
-def settings(mid_stream: str = "error", continuation: str = "off", http: str = "1.1", kind: str = "model") -> str:
-    return SETTINGS.format(mid_stream=mid_stream, continuation=continuation, http=http, kind=kind)
+# After such a silence a stream is given up. Where a stream is to break in another way, it is longer than a busy machine
+# keeps the provider from writing on.
+QUICK = "400ms"
+LONG = "3s"
+
+
+def settings(
+    mid_stream: str = "error", continuation: str = "off", http: str = "1.1", kind: str = "model", idle: str = LONG
+) -> str:
+    return SETTINGS.format(mid_stream=mid_stream, continuation=continuation, http=http, kind=kind, idle=idle)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +72,7 @@ ROUTES = {
         after=2,
     ),
 }
-HOWS = ("reset", "end", "close", "stall")
+HOWS = ("reset", "end", "close", "stall")  # the last one is a silence
 
 
 def client(base_url: str, *, http2: bool = False) -> openai.OpenAI:
@@ -92,4 +100,4 @@ def expected(error: openai.APIError, how: str) -> None:
     assert "upstream" in error.message
 
 
-__all__ = ["Break", "Breaking", "HOWS", "MESSAGES", "ROUTES", "client", "expected", "moments", "settings"]
+__all__ = ["Break", "Breaking", "HOWS", "LONG", "MESSAGES", "QUICK", "ROUTES", "client", "expected", "moments", "settings"]

@@ -78,10 +78,11 @@ def test_the_page_survives_the_comments_while_it_waits(breaking, tmp_path):
     gate = Gate(tmp_path / "gate", breaking.base_url, settings=slow)
     # Somebody has the only slot, until the page has waited for a while: that takes a browser as long as it takes to start.
     holder = http.client.HTTPConnection(gate.base_url.split("/")[2])
-    question = json.dumps({"model": breaking.plan(Break("stall", 0)), "messages": MESSAGES})
-    holder.request("POST", "/v1/chat/completions", question, {"content-type": "application/json"})
+    never = breaking.plan(Break("stall", 0))
+    fields = {"content-type": "application/json", "authorization": "Bearer sk-test"}
+    holder.request("POST", "/v1/chat/completions", json.dumps({"model": never, "messages": MESSAGES}), fields)
+    gate.eventually(lambda: breaking.asked[never], bool)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        gate.await_metrics({'tidegate_slots_in_use{key="0",upstream="default"}': 1})
         showing = pool.submit(shown, gate, breaking, tmp_path, breaking.plan())
         gate.await_metrics({'tidegate_queue_depth{priority="normal"}': 1})
         time.sleep(3.5)
