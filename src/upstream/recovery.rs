@@ -18,12 +18,12 @@ use super::settings;
 use super::target::Target;
 use super::verdict::Verdict;
 use crate::admission::Blame;
-use crate::answer::{Chunk, Head};
+use crate::answer::{Chunk, Head, Trace};
 use crate::call::{CallBody, MidStream};
 use crate::memory::Held;
 use crate::metrics::{MemoryKind, Metrics, Recovery};
 use crate::openai::continuation::{Continuation, Events, Misfit, Partial, Splice, Style};
-use crate::openai::{Frame, Framer};
+use crate::openai::{Frame, Framer, Terminal};
 use crate::time::{self, Duration};
 
 /// What was passed on of a stream, so that it can go on when it breaks.
@@ -38,6 +38,9 @@ pub(super) struct Record {
     partial: Option<Partial>,
     /// Has what comes now fit to what was passed on before.
     splice: Option<Splice>,
+    /// Sees what is told of that.
+    told: Option<Terminal>,
+    trace: Trace,
     memory: Held,
     counted: usize,
     metrics: Arc<Metrics>,
@@ -59,6 +62,8 @@ impl Record {
             body: Bytes::clone(body),
             partial: Some(partial).filter(|_| repair == Recovery::Continue),
             splice: None,
+            told: None,
+            trace: flight.trace.clone(),
             memory: flight.shared.memory.share(MemoryKind::Flights),
             counted: 0,
             metrics: Arc::clone(&flight.shared.metrics),
@@ -78,6 +83,7 @@ impl Record {
     /// Takes note of a frame that is passed on.
     pub(super) fn note(&mut self, frame: &Frame) {
         self.is_mid_event = matches!(frame, Frame::Part { last: false, .. });
+        self.note_usage(frame);
         let Some(partial) = &mut self.partial else { return };
         partial.observe(frame);
         if partial.unfit().is_some() {
@@ -89,6 +95,21 @@ impl Record {
             self.partial = None;
             self.memory.clear();
         }
+    }
+
+    /// Of an answer that was put together the client is told what all of it used, which no part of it knows.
+    fn note_usage(&mut self, frame: &Frame) {
+        let Some(told) = &mut self.told else { return };
+        let before = told.usage();
+        told.observe(frame);
+        if let Some(usage) = told.usage().filter(|usage| Some(*usage) != before) {
+            self.trace.note(|facts| facts.usage = Some(usage));
+        }
+    }
+
+    /// Whether what comes now is spliced on, so that its usage is not that of the answer.
+    pub(super) fn is_spliced(&self) -> bool {
+        self.splice.is_some()
     }
 
     /// Whether it came to its proper end is known: counts that, if it had broken.
@@ -254,6 +275,7 @@ impl Flight {
         };
         self.call.body = CallBody::Whole(body);
         record.splice = Some(splice);
+        record.told = Some(Terminal::for_route(self.call.route));
         Some(())
     }
 
