@@ -22,9 +22,11 @@ use crate::answer::{Chunk, Head, Trace};
 use crate::call::{CallBody, MidStream};
 use crate::memory::Held;
 use crate::metrics::{MemoryKind, Metrics, Recovery};
-use crate::openai::continuation::{Continuation, Events, Misfit, Partial, Splice, Style};
+use crate::openai::continuation::{Continuation, Events, Partial, Splice, Style};
 use crate::openai::{Frame, Framer, Terminal};
 use crate::time::{self, Duration};
+
+const NO_ROOM: &str = "there is no memory for going on (server.memory_max)";
 
 /// What was passed on of a stream, so that it can go on when it breaks.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct Record {
     partial: Option<Partial>,
     /// Has what comes now fit to what was passed on before.
     splice: Option<Splice>,
+    /// Pays for what that holds back.
+    held_back: Held,
     /// Sees what is told of that.
     told: Option<Terminal>,
     trace: Trace,
@@ -62,6 +66,7 @@ impl Record {
             body: Bytes::clone(body),
             partial: Some(partial).filter(|_| repair == Recovery::Continue),
             splice: None,
+            held_back: flight.shared.memory.share(MemoryKind::Flights),
             told: None,
             trace: flight.trace.clone(),
             memory: flight.shared.memory.share(MemoryKind::Flights),
@@ -72,12 +77,17 @@ impl Record {
         })
     }
 
-    /// What to pass on for the next frame: itself, or whatever of it goes on where the stream broke.
-    pub(super) fn fit(&mut self, frame: Frame) -> Result<Events, Misfit> {
-        match &mut self.splice {
-            Some(splice) => splice.rewrite(frame),
-            None => Ok(Vec::new().into_iter().chain(Some(frame))),
-        }
+    /// What to pass on for the next frame: itself, or whatever of it goes on where the stream broke. Says why it cannot go on.
+    pub(super) fn fit(&mut self, frame: Frame) -> Result<Events, Passed> {
+        let Some(splice) = &mut self.splice else { return Ok(Vec::new().into_iter().chain(Some(frame))) };
+        let events = splice.rewrite(frame).map_err(Passed::Misfit)?;
+        self.pay_for_splice()?;
+        Ok(events)
+    }
+
+    fn pay_for_splice(&mut self) -> Result<(), Passed> {
+        let bytes = self.splice.as_ref().map_or(0, Splice::bytes);
+        self.held_back.resize(u64::try_from(bytes).unwrap_or(u64::MAX)).map_err(|_full| Passed::NoRoom)
     }
 
     /// Takes note of a frame that is passed on.
@@ -168,6 +178,10 @@ impl Flight {
                 Passed::Misfit(misfit) => {
                     record.settle(false);
                     self.warn(misfit.as_str());
+                }
+                Passed::NoRoom => {
+                    record.settle(false);
+                    self.warn(NO_ROOM);
                 }
                 Passed::Broken(_) | Passed::Nobody => {}
             }
@@ -270,11 +284,15 @@ impl Flight {
             self.place.only(self.shared.continuing(style));
         }
         let Ok(body) = self.shared.memory.pay(MemoryKind::Bodies, body) else {
-            self.warn("there is no memory to ask for the rest (server.memory_max)");
+            self.warn(NO_ROOM);
             return None;
         };
         self.call.body = CallBody::Whole(body);
         record.splice = Some(splice);
+        if record.pay_for_splice().is_err() {
+            self.warn(NO_ROOM);
+            return None;
+        }
         record.told = Some(Terminal::for_route(self.call.route));
         Some(())
     }

@@ -77,6 +77,8 @@ pub(super) enum Passed {
     Broken(Cut),
     /// What came does not fit to what was passed on before.
     Misfit(Misfit),
+    /// There is no memory to hold back what may be a part of what was passed on before.
+    NoRoom,
     /// Whoever asked has gone.
     Nobody,
 }
@@ -95,7 +97,7 @@ impl Outlet {
         match record {
             None => self.hand_over(frame.into_bytes()).await.map_err(gone),
             Some(record) => {
-                for frame in record.fit(frame).map_err(Passed::Misfit)? {
+                for frame in record.fit(frame)? {
                     record.note(&frame);
                     self.hand_over(frame.into_bytes()).await.map_err(gone)?;
                 }

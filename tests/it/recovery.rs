@@ -195,6 +195,31 @@ async fn log_tells_what_the_client_was_told_it_used_and_metrics_what_was_billed(
     }
 }
 
+/// A provider may begin by saying again what was said; that is held back until it is clear, as far as there is room.
+#[tokio::test]
+async fn what_is_held_back_of_a_continuation_is_paid_for() {
+    let pieces: Vec<String> =
+        (0..6).map(|piece| format!("{piece} is said in {}. ", "many words ".repeat(900))).collect();
+    let said_before: Vec<String> = pieces.iter().map(|piece| said("a", piece)).collect();
+    for (memory_max, has_room) in [(220_000, false), (500_000, true)] {
+        let upstream = Upstream::start().await;
+        let proxy = continuing(&upstream, Continuation::Prefix)
+            .set(|settings| settings.server.memory_max = memory_max)
+            .start()
+            .await;
+        let rest = [&said_before[..], &[said("b", "The end"), finish()]].concat();
+        let _upstream = upstream.script([vec![Read, stream(&said_before), Reset], vec![Read, stream(&rest), Stall]]);
+        let seen = proxy.client().await.ask(post(STREAMED)).await.text();
+        let (end, result) = if has_room { ("[DONE]\n\n", "ok") } else { ("", "failed") };
+        assert!(seen.ends_with(end) && seen.contains("upstream_disconnected") != has_room, "{memory_max}");
+        let whole = if has_room { format!("{}The end", pieces.concat()) } else { pieces.concat() };
+        let shown = text(seen.split("data: {\"error\"").next().unwrap());
+        assert!(shown == whole, "{memory_max}: {} of {}", shown.len(), whole.len());
+        proxy.until_metric(&format!("tidegate_recoveries_total{{how=\"continue\",result=\"{result}\"}}"), 1.0).await;
+        proxy.until_metric("tidegate_memory_bytes{kind=\"flights\"}", 0.0).await;
+    }
+}
+
 #[tokio::test]
 async fn calls_that_are_sent_once_are_not_continued() {
     for (story, setting) in [("an agent", true), ("retry.on_disconnect = false", false)] {
