@@ -168,7 +168,9 @@ pub struct Facts {
     pub first_byte: Option<Instant>,
     /// When the exchange ended.
     pub upstream_ended: Option<Instant>,
-    /// The tokens the provider reported.
+    /// The tokens that the client was told the answer used: of one that was continued the question once, and all parts of
+    /// the answer together; of one that began anew those of the last. What was billed is counted in the metrics, each part
+    /// by itself. Habits learn from neither.
     pub usage: Option<Usage>,
     /// Requests of the client's scope when the last permit was granted, and tokens.
     pub requests: Option<Standing>,

@@ -88,10 +88,26 @@ impl Held {
         Ok(())
     }
 
+    /// Takes more, or gives some back, so that it is of so many bytes.
+    ///
+    /// # Errors
+    /// When that would be over the bound; then nothing has changed.
+    pub fn resize(&mut self, bytes: u64) -> Result<(), Full> {
+        if bytes >= self.bytes {
+            return self.grow(bytes - self.bytes);
+        }
+        self.give_back(self.bytes - bytes);
+        Ok(())
+    }
+
     /// Gives everything back.
     pub fn clear(&mut self) {
+        self.give_back(self.bytes);
+    }
+
+    fn give_back(&mut self, bytes: u64) {
         let Shared { held, by_kind, .. } = &*self.memory.0;
-        let bytes = std::mem::take(&mut self.bytes);
+        self.bytes -= bytes;
         held.fetch_sub(bytes, Ordering::Relaxed);
         by_kind[self.kind as usize].fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -151,6 +167,15 @@ mod tests {
         assert_eq!(first.grow(1), Err(Full(50)));
         drop(first);
         assert_eq!(memory.share(MemoryKind::Cache).grow(50), Ok(()));
+    }
+
+    #[test]
+    fn a_share_grows_and_shrinks_to_what_it_is_for() {
+        let memory = Memory::new(100);
+        let mut share = memory.share(MemoryKind::Flights);
+        for (bytes, fits, held) in [(60, true, 60), (101, false, 60), (100, true, 100), (7, true, 7), (0, true, 0)] {
+            assert_eq!((share.resize(bytes).is_ok(), memory.held(MemoryKind::Flights)), (fits, held), "{bytes}");
+        }
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub struct CallRecord<'a> {
     pub first_byte: Option<Duration>,
     /// From its start to its end.
     pub duration: Duration,
-    /// What the provider said it used.
+    /// What the client was told it used: see [`Facts::usage`](crate::answer::Facts::usage).
     pub usage: Usage,
     /// How it ended.
     pub outcome: Outcome,

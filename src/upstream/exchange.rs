@@ -138,7 +138,7 @@ impl Flight {
         let ending = match passed {
             Passed::Whole => Ending::Complete,
             Passed::Broken(cut) => Ending::Truncated(cut),
-            Passed::Misfit(_) => Ending::Truncated(Cut::Unfinished),
+            Passed::Misfit(_) | Passed::NoRoom => Ending::Truncated(Cut::Unfinished),
             Passed::Nobody => return,
         };
         // A subscriber that has gone needs no ending.

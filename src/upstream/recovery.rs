@@ -18,13 +18,15 @@ use super::settings;
 use super::target::Target;
 use super::verdict::Verdict;
 use crate::admission::Blame;
-use crate::answer::{Chunk, Head};
+use crate::answer::{Chunk, Head, Trace};
 use crate::call::{CallBody, MidStream};
 use crate::memory::Held;
 use crate::metrics::{MemoryKind, Metrics, Recovery};
-use crate::openai::continuation::{Continuation, Events, Misfit, Partial, Splice, Style};
-use crate::openai::{Frame, Framer};
+use crate::openai::continuation::{Continuation, Events, Partial, Splice, Style};
+use crate::openai::{Frame, Framer, Terminal};
 use crate::time::{self, Duration};
+
+const NO_ROOM: &str = "there is no memory for going on (server.memory_max)";
 
 /// What was passed on of a stream, so that it can go on when it breaks.
 #[derive(Debug)]
@@ -38,6 +40,11 @@ pub(super) struct Record {
     partial: Option<Partial>,
     /// Has what comes now fit to what was passed on before.
     splice: Option<Splice>,
+    /// Pays for what that holds back.
+    held_back: Held,
+    /// Sees what is told of that.
+    told: Option<Terminal>,
+    trace: Trace,
     memory: Held,
     counted: usize,
     metrics: Arc<Metrics>,
@@ -59,6 +66,9 @@ impl Record {
             body: Bytes::clone(body),
             partial: Some(partial).filter(|_| repair == Recovery::Continue),
             splice: None,
+            held_back: flight.shared.memory.share(MemoryKind::Flights),
+            told: None,
+            trace: flight.trace.clone(),
             memory: flight.shared.memory.share(MemoryKind::Flights),
             counted: 0,
             metrics: Arc::clone(&flight.shared.metrics),
@@ -67,17 +77,23 @@ impl Record {
         })
     }
 
-    /// What to pass on for the next frame: itself, or whatever of it goes on where the stream broke.
-    pub(super) fn fit(&mut self, frame: Frame) -> Result<Events, Misfit> {
-        match &mut self.splice {
-            Some(splice) => splice.rewrite(frame),
-            None => Ok(Vec::new().into_iter().chain(Some(frame))),
-        }
+    /// What to pass on for the next frame: itself, or whatever of it goes on where the stream broke. Says why it cannot go on.
+    pub(super) fn fit(&mut self, frame: Frame) -> Result<Events, Passed> {
+        let Some(splice) = &mut self.splice else { return Ok(Vec::new().into_iter().chain(Some(frame))) };
+        let events = splice.rewrite(frame).map_err(Passed::Misfit)?;
+        self.pay_for_splice()?;
+        Ok(events)
+    }
+
+    fn pay_for_splice(&mut self) -> Result<(), Passed> {
+        let bytes = self.splice.as_ref().map_or(0, Splice::bytes);
+        self.held_back.resize(u64::try_from(bytes).unwrap_or(u64::MAX)).map_err(|_full| Passed::NoRoom)
     }
 
     /// Takes note of a frame that is passed on.
     pub(super) fn note(&mut self, frame: &Frame) {
         self.is_mid_event = matches!(frame, Frame::Part { last: false, .. });
+        self.note_usage(frame);
         let Some(partial) = &mut self.partial else { return };
         partial.observe(frame);
         if partial.unfit().is_some() {
@@ -89,6 +105,21 @@ impl Record {
             self.partial = None;
             self.memory.clear();
         }
+    }
+
+    /// Of an answer that was put together the client is told what all of it used, which no part of it knows.
+    fn note_usage(&mut self, frame: &Frame) {
+        let Some(told) = &mut self.told else { return };
+        let before = told.usage();
+        told.observe(frame);
+        if let Some(usage) = told.usage().filter(|usage| Some(*usage) != before) {
+            self.trace.note(|facts| facts.usage = Some(usage));
+        }
+    }
+
+    /// Whether what comes now is spliced on, so that its usage is not that of the answer.
+    pub(super) fn is_spliced(&self) -> bool {
+        self.splice.is_some()
     }
 
     /// Whether it came to its proper end is known: counts that, if it had broken.
@@ -147,6 +178,10 @@ impl Flight {
                 Passed::Misfit(misfit) => {
                     record.settle(false);
                     self.warn(misfit.as_str());
+                }
+                Passed::NoRoom => {
+                    record.settle(false);
+                    self.warn(NO_ROOM);
                 }
                 Passed::Broken(_) | Passed::Nobody => {}
             }
@@ -249,11 +284,16 @@ impl Flight {
             self.place.only(self.shared.continuing(style));
         }
         let Ok(body) = self.shared.memory.pay(MemoryKind::Bodies, body) else {
-            self.warn("there is no memory to ask for the rest (server.memory_max)");
+            self.warn(NO_ROOM);
             return None;
         };
         self.call.body = CallBody::Whole(body);
         record.splice = Some(splice);
+        if record.pay_for_splice().is_err() {
+            self.warn(NO_ROOM);
+            return None;
+        }
+        record.told = Some(Terminal::for_route(self.call.route));
         Some(())
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Rest {
     /// What the answer was said to have used.
     usage: Option<Usage>,
     usage_of: Route,
+    /// It is spliced on to another, so that what it used is not what the answer used: its record knows that.
+    is_spliced: bool,
     trace: Trace,
     metrics: UpstreamMetrics,
 }
@@ -75,6 +77,8 @@ pub(super) enum Passed {
     Broken(Cut),
     /// What came does not fit to what was passed on before.
     Misfit(Misfit),
+    /// There is no memory to hold back what may be a part of what was passed on before.
+    NoRoom,
     /// Whoever asked has gone.
     Nobody,
 }
@@ -93,7 +97,7 @@ impl Outlet {
         match record {
             None => self.hand_over(frame.into_bytes()).await.map_err(gone),
             Some(record) => {
-                for frame in record.fit(frame).map_err(Passed::Misfit)? {
+                for frame in record.fit(frame)? {
                     record.note(&frame);
                     self.hand_over(frame.into_bytes()).await.map_err(gone)?;
                 }
@@ -137,6 +141,7 @@ impl Rest {
             has_begun: false,
             usage: None,
             usage_of: handling.usage_of,
+            is_spliced: false,
             trace: trace.clone(),
             metrics: target.metrics.clone(),
         }
@@ -144,6 +149,7 @@ impl Rest {
 
     /// Passes the rest on, event by event. `record` takes note of it, and has it fit to what was passed on before.
     pub(super) async fn relay(mut self, outlet: &Outlet, mut record: Option<&mut Record>) -> Passed {
+        self.is_spliced = record.as_ref().is_some_and(|record| record.is_spliced());
         let passed = loop {
             // Now: many clients leave with the last event, and what the provider does then is not seen any more.
             if self.said_that_it_is_over()
@@ -247,7 +253,9 @@ impl Rest {
     /// `is_over`: these are the last figures; in a stream that broke off they are not, and settle nothing.
     pub(super) fn note_usage(&mut self, usage: Option<Usage>, is_over: bool) {
         let Some(usage) = usage.filter(|usage| self.usage != Some(*usage)) else { return };
-        self.trace.note(|facts| facts.usage = Some(usage));
+        if !self.is_spliced {
+            self.trace.note(|facts| facts.usage = Some(usage));
+        }
         if self.usage.replace(usage).is_none() {
             self.metrics.tokens(usage);
         }

@@ -3,10 +3,11 @@
 use tidegate::upstream::settings::{Continuation, Holdback, MidStream};
 
 use crate::support::client::post_to;
-use crate::support::proxy::{Builder, before};
+use crate::support::process::Process;
+use crate::support::proxy::{Builder, before, metric};
 use crate::support::upstream::{STREAM, answer, chunk, event, finish};
 use crate::support::wire::Request;
-use crate::support::{Step, Upstream, ms, post, proxy};
+use crate::support::{Client, Step, Upstream, ms, post, proxy};
 
 use Step::{Fin, Read, Reset, Send, Stall};
 
@@ -151,6 +152,72 @@ async fn stream_of_which_nothing_was_said_is_asked_for_again_of_any_provider() {
     assert_eq!((text(&seen.text()).as_str(), seen.text().matches("role").count()), ("all", 1), "{}", seen.text());
     assert!(!seen.text().contains("other"), "{}", seen.text());
     assert_eq!(upstream.request().await.body, upstream.request().await.body);
+}
+
+/// The client is told what the whole answer used; the provider bills each part.
+#[tokio::test]
+async fn log_tells_what_the_client_was_told_it_used_and_metrics_what_was_billed() {
+    let (upstream, folder) = (Upstream::start().await, tempfile::tempdir().unwrap());
+    let config = folder.path().join("tidegate.toml");
+    let settings = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nstate_dir = {:?}\n\
+         [telemetry]\nformat = \"json\"\n[[upstreams]]\nbase_url = {:?}\ncontinuation = \"vllm\"\n\
+         [retry]\nbase = \"10ms\"\n[recovery]\nmid_stream = \"continue\"\n",
+        folder.path().join("state"),
+        upstream.base_url(),
+    );
+    std::fs::write(&config, settings).unwrap();
+    let mut process = Process::serve(&config).await;
+    // As vLLM counts with `continuous_usage_stats`: what was said before is a part of the second question.
+    let used = |content: &str, prompt: u32, completion: u32| {
+        let total = prompt + completion;
+        chunk(&format!(
+            "data: {{\"id\":\"a\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}}}}],\"usage\":\
+             {{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{total}}}}}\n\n"
+        ))
+    };
+    let _upstream = upstream.script([
+        vec![Read, stream(&[used("Hel", 10, 1), used("lo", 10, 2)]), Reset],
+        vec![Read, stream(&[used(" w", 12, 1), used("or", 12, 2), used("ld", 12, 3), finish()]), Stall],
+    ]);
+    let seen = Client::to(process.clients).await.ask(post(STREAMED)).await;
+    assert_eq!(text(&seen.text()), "Hello world");
+    let told = seen.text().lines().rfind(|line| line.contains("usage")).unwrap().to_owned();
+    assert!(told.contains("\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15"), "{told}");
+    let line = process.says("\"outcome\":\"ok\"").await;
+    assert!(
+        line.contains("\"prompt_tokens\":10,\"completion_tokens\":5") && line.contains("\"recovered\":1"),
+        "{line}"
+    );
+    for (kind, billed) in [("prompt", 22.0), ("completion", 5.0)] {
+        let sample = format!("tidegate_tokens_total{{kind=\"{kind}\",upstream=\"default\"}}");
+        assert_eq!(metric(process.admin, &sample).await.to_bits(), f64::to_bits(billed), "{kind}");
+    }
+}
+
+/// A provider may begin by saying again what was said; that is held back until it is clear, as far as there is room.
+#[tokio::test]
+async fn what_is_held_back_of_a_continuation_is_paid_for() {
+    let pieces: Vec<String> =
+        (0..6).map(|piece| format!("{piece} is said in {}. ", "many words ".repeat(900))).collect();
+    let said_before: Vec<String> = pieces.iter().map(|piece| said("a", piece)).collect();
+    for (memory_max, has_room) in [(220_000, false), (500_000, true)] {
+        let upstream = Upstream::start().await;
+        let proxy = continuing(&upstream, Continuation::Prefix)
+            .set(|settings| settings.server.memory_max = memory_max)
+            .start()
+            .await;
+        let rest = [&said_before[..], &[said("b", "The end"), finish()]].concat();
+        let _upstream = upstream.script([vec![Read, stream(&said_before), Reset], vec![Read, stream(&rest), Stall]]);
+        let seen = proxy.client().await.ask(post(STREAMED)).await.text();
+        let (end, result) = if has_room { ("[DONE]\n\n", "ok") } else { ("", "failed") };
+        assert!(seen.ends_with(end) && seen.contains("upstream_disconnected") != has_room, "{memory_max}");
+        let whole = if has_room { format!("{}The end", pieces.concat()) } else { pieces.concat() };
+        let shown = text(seen.split("data: {\"error\"").next().unwrap());
+        assert!(shown == whole, "{memory_max}: {} of {}", shown.len(), whole.len());
+        proxy.until_metric(&format!("tidegate_recoveries_total{{how=\"continue\",result=\"{result}\"}}"), 1.0).await;
+        proxy.until_metric("tidegate_memory_bytes{kind=\"flights\"}", 0.0).await;
+    }
 }
 
 #[tokio::test]
