@@ -93,10 +93,11 @@ impl Held {
     /// # Errors
     /// When that would be over the bound; then nothing has changed.
     pub fn resize(&mut self, bytes: u64) -> Result<(), Full> {
-        if bytes >= self.bytes {
-            return self.grow(bytes - self.bytes);
+        match bytes.checked_sub(self.bytes) {
+            Some(0) => {}
+            Some(more) => self.grow(more)?,
+            None => self.give_back(self.bytes - bytes),
         }
-        self.give_back(self.bytes - bytes);
         Ok(())
     }
 

@@ -4,12 +4,15 @@
 //! What was passed on is recorded as it passes, where the rest may be asked for; the record is bounded, and paid for out of
 //! `server.memory_max`. Each continuation is an attempt like any other: with a permit, backoff, and a count.
 
+mod record;
+
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 
+pub(super) use self::record::Record;
 use super::Failure;
 use super::exchange::{Flight, relay};
 use super::hold::Landed;
@@ -18,117 +21,14 @@ use super::settings;
 use super::target::Target;
 use super::verdict::Verdict;
 use crate::admission::Blame;
-use crate::answer::{Chunk, Head, Trace};
+use crate::answer::{Chunk, Head};
 use crate::call::{CallBody, MidStream};
-use crate::memory::Held;
-use crate::metrics::{MemoryKind, Metrics, Recovery};
-use crate::openai::continuation::{Continuation, Events, Partial, Splice, Style};
+use crate::metrics::{MemoryKind, Recovery};
+use crate::openai::continuation::{Continuation, Partial, Style};
 use crate::openai::{Frame, Framer, Terminal};
 use crate::time::{self, Duration};
 
 const NO_ROOM: &str = "there is no memory for going on (server.memory_max)";
-
-/// What was passed on of a stream, so that it can go on when it breaks.
-#[derive(Debug)]
-pub(super) struct Record {
-    /// Where the stream came from.
-    target: Arc<Target>,
-    repair: Recovery,
-    /// The request as its client sent it.
-    body: Bytes,
-    /// What was passed on, where the rest is to be asked for; `None`: it is not, or there was no memory for it.
-    partial: Option<Partial>,
-    /// Has what comes now fit to what was passed on before.
-    splice: Option<Splice>,
-    /// Pays for what that holds back.
-    held_back: Held,
-    /// Sees what is told of that.
-    told: Option<Terminal>,
-    trace: Trace,
-    memory: Held,
-    counted: usize,
-    metrics: Arc<Metrics>,
-    /// It broke, and what becomes of it is not yet counted.
-    is_broken: bool,
-    /// The last of it was a part of an event too long to be held, and more of that is to come.
-    is_mid_event: bool,
-}
-
-impl Record {
-    /// The record of a stream for which this is wanted if it breaks; `None` where it cannot be had in any case.
-    pub(super) fn of(flight: &Flight, repair: Recovery, target: &Arc<Target>) -> Option<Self> {
-        let CallBody::Whole(body) = &flight.call.body else { return None };
-        let partial = Partial::new(flight.call.route, flight.call.choices);
-        let is_fit = repair == Recovery::Restart || partial.unfit().is_none();
-        is_fit.then(|| Self {
-            target: Arc::clone(target),
-            repair,
-            body: Bytes::clone(body),
-            partial: Some(partial).filter(|_| repair == Recovery::Continue),
-            splice: None,
-            held_back: flight.shared.memory.share(MemoryKind::Flights),
-            told: None,
-            trace: flight.trace.clone(),
-            memory: flight.shared.memory.share(MemoryKind::Flights),
-            counted: 0,
-            metrics: Arc::clone(&flight.shared.metrics),
-            is_broken: false,
-            is_mid_event: false,
-        })
-    }
-
-    /// What to pass on for the next frame: itself, or whatever of it goes on where the stream broke. Says why it cannot go on.
-    pub(super) fn fit(&mut self, frame: Frame) -> Result<Events, Passed> {
-        let Some(splice) = &mut self.splice else { return Ok(Vec::new().into_iter().chain(Some(frame))) };
-        let events = splice.rewrite(frame).map_err(Passed::Misfit)?;
-        self.pay_for_splice()?;
-        Ok(events)
-    }
-
-    fn pay_for_splice(&mut self) -> Result<(), Passed> {
-        let bytes = self.splice.as_ref().map_or(0, Splice::bytes);
-        self.held_back.resize(u64::try_from(bytes).unwrap_or(u64::MAX)).map_err(|_full| Passed::NoRoom)
-    }
-
-    /// Takes note of a frame that is passed on.
-    pub(super) fn note(&mut self, frame: &Frame) {
-        self.is_mid_event = matches!(frame, Frame::Part { last: false, .. });
-        self.note_usage(frame);
-        let Some(partial) = &mut self.partial else { return };
-        partial.observe(frame);
-        if partial.unfit().is_some() {
-            self.body = Bytes::new(); // why is known, and nothing is asked for any more
-        }
-        let more = partial.bytes().saturating_sub(self.counted);
-        self.counted += more;
-        if more > 0 && self.memory.grow(u64::try_from(more).unwrap_or(u64::MAX)).is_err() {
-            self.partial = None;
-            self.memory.clear();
-        }
-    }
-
-    /// Of an answer that was put together the client is told what all of it used, which no part of it knows.
-    fn note_usage(&mut self, frame: &Frame) {
-        let Some(told) = &mut self.told else { return };
-        let before = told.usage();
-        told.observe(frame);
-        if let Some(usage) = told.usage().filter(|usage| Some(*usage) != before) {
-            self.trace.note(|facts| facts.usage = Some(usage));
-        }
-    }
-
-    /// Whether what comes now is spliced on, so that its usage is not that of the answer.
-    pub(super) fn is_spliced(&self) -> bool {
-        self.splice.is_some()
-    }
-
-    /// Whether it came to its proper end is known: counts that, if it had broken.
-    pub(super) fn settle(&mut self, is_whole: bool) {
-        if std::mem::take(&mut self.is_broken) {
-            self.metrics.recovered(self.repair, is_whole);
-        }
-    }
-}
 
 impl Flight {
     /// What its client gets whose stream breaks: its own word, else the operator's. Only who asks for it has its stream
@@ -207,7 +107,10 @@ impl Flight {
         // Waiting begins anew: it has a clock of its own, which stood still while the stream came.
         let patience = self.call.deadline.saturating_duration_since(self.call.received);
         self.place.renew(time::now() + patience);
-        let pause = self.back_off(None, patience)?;
+        let Some(pause) = self.back_off(None, patience) else {
+            self.warn("its deadline leaves no time to ask for the rest");
+            return None;
+        };
         tracing::info!(
             request_id = %self.call.id,
             upstream = &*record.target.name,
@@ -288,12 +191,10 @@ impl Flight {
             return None;
         };
         self.call.body = CallBody::Whole(body);
-        record.splice = Some(splice);
-        if record.pay_for_splice().is_err() {
+        if record.go_on_by(splice, Terminal::for_route(self.call.route)).is_err() {
             self.warn(NO_ROOM);
             return None;
         }
-        record.told = Some(Terminal::for_route(self.call.route));
         Some(())
     }
 

@@ -269,7 +269,7 @@ async fn proxy(cell: Cell, first: &Stage, second: &Stage) -> Proxy {
         (settings.recovery.cooldown, settings.recovery.cooldown_max) = (ms(20), ms(20));
         (settings.breaker.open, settings.breaker.open_max) = (ms(20), ms(20));
         if cell.phase == Phase::Writing && cell.fault == Fault::Stall {
-            settings.server.write_timeout = ms(600);
+            settings.server.write_timeout = ms(1_200); // a healthy one stops for a while on a busy machine
         }
     };
     let builder = before(&format!("http://{}/v1", first.addr)).set(settings).provider(provider);
