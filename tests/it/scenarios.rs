@@ -217,8 +217,8 @@ async fn two_minutes_of_faults_of_all_kinds_cost_no_violation_and_no_client_an_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_break_by_the_hundred_end_whole_in_either_style_of_continuation() {
-    tell_together(&["breaks_vllm", "breaks_prefix"]).await;
+async fn streams_that_break_by_the_hundred_end_whole_in_each_style_of_continuation() {
+    tell_together(&["breaks_vllm", "breaks_prefix", "breaks_echo"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
