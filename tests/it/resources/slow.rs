@@ -12,9 +12,12 @@ use crate::support::{get, ms, within};
 const CLIENTS: usize = 60;
 /// What one of them may hold at most.
 const HELD_MAX: u64 = MIB * 3 / 2;
-/// The limits are a second; this is what a busy machine may make of it.
+/// The limits are a second or two; this is what a busy machine may make of it.
 const AT_MOST: u64 = 20_000;
-const LIMITS: &str = "header_timeout = \"1s\"\nbody_timeout = \"1s\"\nwrite_timeout = \"1s\"";
+/// Longer than it keeps those who do as they should from sending a head.
+const HEADS: &str = "header_timeout = \"2s\"";
+const BODIES: &str = "body_timeout = \"1s\"";
+const WRITES: &str = "write_timeout = \"1s\"";
 
 /// So many clients that do the same; each ends when the proxy has closed its connection.
 async fn all(process: &Process, client: impl AsyncFn(TcpStream)) {
@@ -39,15 +42,15 @@ async fn all(process: &Process, client: impl AsyncFn(TcpStream)) {
     .await;
 }
 
-async fn are_shut(client: impl AsyncFn(TcpStream)) {
-    attack(async |process| all(process, &client).await).await;
+async fn are_shut(limit: &str, client: impl AsyncFn(TcpStream)) {
+    attack(limit, async |process| all(process, &client).await).await;
 }
 
 /// Attacks a process of its own again and again: what one attack held serves the next. How much of it the allocator gives
 /// back to the system, and when, is its own affair.
-async fn attack(attack: impl AsyncFn(&Process)) {
+async fn attack(limit: &str, attack: impl AsyncFn(&Process)) {
     let (provider, house) = (Provider::start(ms(0)).await, House::new());
-    let process = house.serve(&provider.base_url, LIMITS, "").await;
+    let process = house.serve(&provider.base_url, limit, "").await;
     other_is_served(&process).await;
     let before = memory(&process, "VmRSS");
     for _ in 0..4 {
@@ -65,7 +68,7 @@ async fn attack(attack: impl AsyncFn(&Process)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_that_drip_are_shut_while_others_are_served() {
-    are_shut(async |mut stream| {
+    are_shut(HEADS, async |mut stream| {
         for byte in get("/v1/models", "X-Long: 1\r\n").bytes().cycle() {
             if stream.write_all(&[byte]).await.is_err() {
                 return;
@@ -79,7 +82,7 @@ async fn heads_that_drip_are_shut_while_others_are_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_stall_are_shut_while_others_are_served() {
     for path in ["/v1/chat/completions", "/v1/files"] {
-        are_shut(async |mut stream| {
+        are_shut(BODIES, async |mut stream| {
             let head = format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\n");
             stream.write_all(head.as_bytes()).await.unwrap();
             stream.write_all(&[b' '; 10_000]).await.unwrap();
@@ -94,7 +97,7 @@ async fn bodies_that_stall_are_shut_while_others_are_served() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_large_answers_that_stop_are_shut_while_others_are_served() {
-    are_shut(async |mut stream| {
+    are_shut(WRITES, async |mut stream| {
         stream.write_all(get("/v1/files/100000000", "").as_bytes()).await.unwrap();
         let mut first = [0; 1_000];
         assert!(stream.read(&mut first).await.unwrap() > 0);
@@ -108,7 +111,7 @@ async fn readers_of_large_answers_that_stop_are_shut_while_others_are_served() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_http_2_that_nobody_reads_are_shut_while_others_are_served() {
-    attack(async |process| {
+    attack(WRITES, async |process| {
         let mut client = Http2::to(process.clients).await;
         let mut unread = Vec::new();
         for _ in 0..CLIENTS {
