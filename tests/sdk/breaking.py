@@ -48,6 +48,8 @@ class Breaking:
         self.asked: dict[str, list[dict]] = collections.defaultdict(list)
         self.told: dict[str, list[bytes]] = collections.defaultdict(list)
         self.pages: dict[str, bytes] = {}
+        # What was fetched of them.
+        self.fetched: set[str] = set()
         # How often somebody came with the key `sk-revoked`.
         self.unknown_keys = 0
         self._plans: dict[str, list[Break]] = {}
@@ -72,6 +74,11 @@ class Breaking:
         with self._heard:
             assert self._heard.wait_for(lambda: self.told[path], timeout), f"nothing was posted to {path}"
             return self.told[path][0]
+
+    def was_fetched(self, target: str, timeout: float) -> bool:
+        """Whether somebody comes for this page in time."""
+        with self._heard:
+            return self._heard.wait_for(lambda: target in self.fetched, timeout)
 
     def stop(self) -> None:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(STOP_TIMEOUT)
@@ -110,6 +117,9 @@ class Breaking:
                 self.told[path].append(body)
                 self._heard.notify_all()
             return Reply(200, "text/plain", [b"heard"])
+        with self._heard:
+            self.fetched.add(target)
+            self._heard.notify_all()
         page = self.pages.get(path)
         return Reply(404, "text/plain", [b"nothing"]) if page is None else Reply(200, "text/html; charset=utf-8", [page])
 

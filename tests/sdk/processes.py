@@ -132,9 +132,11 @@ class Gate:
         self.eventually(lambda: {name: self.metrics().get(name) for name in wanted}, lambda found: found == wanted)
 
     @staticmethod
-    def eventually(find: Callable[[], object], is_it: Callable[[object], bool]) -> None:
+    def eventually(
+        find: Callable[[], object], is_it: Callable[[object], bool], timeout: float = METRICS_TIMEOUT
+    ) -> None:
         """Looks again and again, for what is seen just after the client has its answer."""
-        deadline = time.monotonic() + METRICS_TIMEOUT
+        deadline = time.monotonic() + timeout
         while not is_it(found := find()):
             assert time.monotonic() < deadline, f"in the end it was {found}"
             time.sleep(0.02)
