@@ -133,12 +133,12 @@ impl State {
         arrival: u64,
         admitted: bool,
     ) -> Result<Asked, Refusal> {
+        if self.closed {
+            return Err(Refusal::ShuttingDown);
+        }
         if demand.exempt {
             let lane = self.ways.first(&self.lanes, now, &self.breakers, (demand.wanted(), avoids))?;
             return Ok(Asked::Granted(Permit::exempt(shared, lane)));
-        }
-        if self.closed {
-            return Err(Refusal::ShuttingDown);
         }
         let lanes = self.ways.serving(&mut self.lanes, now, demand.wanted())?;
         let client = self.clients.key_of(&demand.client);

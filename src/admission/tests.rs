@@ -230,8 +230,10 @@ async fn closing_tells_everybody_who_waits_and_who_comes() {
     wait_for(&admission, 1).await;
     admission.close();
     assert_eq!(waiting.await.unwrap(), Err(Refusal::ShuttingDown));
-    let late = admission.place(demand(Priority::High)).permit().await;
-    assert_eq!(late.map(drop), Err(Refusal::ShuttingDown));
+    for exempt in [false, true] {
+        let late = admission.place(Demand { exempt, ..demand(Priority::High) }).permit().await;
+        assert_eq!(late.map(drop), Err(Refusal::ShuttingDown), "{exempt}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
