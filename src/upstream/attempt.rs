@@ -81,8 +81,11 @@ pub(super) async fn attempt(
     let may_lag = conversation.may_lag(&body);
     let began = time::now();
     let (mut conversation, sent) = match conversation.write_head(head, ends).await {
-        // There is no stream on which an answer could come.
-        Err(loss) if conversation.speaks_http2() => (conversation, Sent::Lost(loss)),
+        // There is no stream on which an answer could come, and nothing has left.
+        Err(mut loss) if conversation.speaks_http2() => {
+            loss.is_untouched |= !loss.may_be_stale;
+            (conversation, Sent::Lost(loss))
+        }
         Err(loss) => (conversation, Sent::Cut(loss)),
         Ok(()) => conversation.write_body(body, &call.method, how.write_timeout).await,
     };

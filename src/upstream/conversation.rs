@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::{SocketDigest, Stream};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::ErrorType::{H2Downgrade, H2Error};
+use pingora_error::ErrorType::{H2Downgrade, H2Error, InvalidHTTPHeader};
 use pingora_error::{BError, RetryType};
 use pingora_http::RequestHeader;
 
@@ -76,6 +76,11 @@ impl Loss {
             connection: None,
         }
     }
+
+    /// Of a connection that is alive, whatever it says.
+    fn of_living(detail: impl Into<String>) -> Self {
+        Self { may_be_stale: false, ..Self::new(detail) }
+    }
 }
 
 /// Whether an error says that this machine lacks something.
@@ -103,7 +108,7 @@ impl From<BError> for Loss {
         let of_connection = http2.is_some_and(|error| error.is_io() || error.is_go_away());
         let may_be_stale = match http2 {
             Some(error) => error.is_io() || (error.is_go_away() && error.is_remote()),
-            None => doubt.is_none(),
+            None => doubt.is_none() && *error.etype() != InvalidHTTPHeader,
         };
         Self { detail, is_untouched, is_ours, of_connection, may_be_stale, connection: None }
     }
@@ -192,12 +197,12 @@ impl Conversation {
             if self.session.as_http2().is_none_or(|session| session.response_header().is_none()) {
                 self.session.read_response_header().await.inspect_err(|error| self.fall_back(error))?;
             }
-            let Some(head) = self.session.response_header() else { return Err(Loss::new("no head")) };
+            let Some(head) = self.session.response_header() else { return Err(Loss::of_living("no head")) };
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return self.switched();
             }
             if head.status.is_informational() && self.session.as_http2().is_some() {
-                return Err(Loss::new("an interim answer in place of one"));
+                return Err(Loss::of_living("an interim answer in place of one"));
             }
             if !head.status.is_informational() {
                 let mut fields = head.headers.clone();
@@ -224,7 +229,7 @@ impl Conversation {
                 fields.remove(CONTENT_LENGTH); // nothing but frames follows
                 Ok(Head { status: head.status, headers: fields })
             }
-            _ => Err(Loss::new("101 to a protocol that was not asked for")),
+            _ => Err(Loss::of_living("101 to a protocol that was not asked for")),
         }
     }
 
