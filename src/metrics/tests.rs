@@ -45,7 +45,7 @@ fn fill(metrics: &Metrics) {
     upstream.set_paused(true);
     upstream.key(1).unwrap().set_allowance(Dimension::Requests, Some((40, 12)));
     upstream.key(1).unwrap().set_learned(Dimension::Requests, Some(35));
-    upstream.key(1).unwrap().set_slots(5, 3);
+    upstream.key(1).unwrap().set_slots(Some((5, 3)));
     assert!(upstream.key(2).is_none());
 }
 

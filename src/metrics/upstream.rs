@@ -152,13 +152,7 @@ impl KeyFamilies {
     }
 
     fn key(&self, upstream: &str, key: &str) -> KeyMetrics {
-        let child = |family: &IntGaugeVec| certain(family.get_metric_with_label_values(&[upstream, key]));
-        KeyMetrics {
-            slots_limit: child(&self.slots_limit),
-            slots_in_use: child(&self.slots_in_use),
-            families: self.clone(),
-            labels: [upstream.into(), key.into()],
-        }
+        KeyMetrics { families: self.clone(), labels: [upstream.into(), key.into()] }
     }
 }
 
@@ -252,8 +246,6 @@ impl UpstreamMetrics {
 /// The measures of one upstream key: each has an allowance and slots of its own.
 #[derive(Debug, Clone)]
 pub struct KeyMetrics {
-    slots_limit: IntGauge,
-    slots_in_use: IntGauge,
     families: KeyFamilies,
     labels: [Arc<str>; 2],
 }
@@ -274,10 +266,14 @@ impl KeyMetrics {
         self.set(&self.families.learned_limit, dimension, limit);
     }
 
-    /// The slots as they stand.
-    pub fn set_slots(&self, limit: u64, in_use: u64) {
-        self.slots_limit.set(figure(limit));
-        self.slots_in_use.set(figure(in_use));
+    /// The slots as they stand: how many there are, and how many of them are taken; `None`: there is no such limit.
+    pub fn set_slots(&self, limit_and_used: Option<(u64, u64)>) {
+        let KeyFamilies { slots_limit, slots_in_use, .. } = &self.families;
+        let figures = limit_and_used.map(|(limit, used)| [limit, used]);
+        let labels = [&*self.labels[0], &*self.labels[1]];
+        for (index, family) in [slots_limit, slots_in_use].into_iter().enumerate() {
+            set(family, &labels, figures.map(|figures| figures[index]));
+        }
     }
 
     fn retire(&self) {
@@ -285,17 +281,18 @@ impl KeyMetrics {
             self.set_allowance(dimension, None);
             self.set_learned(dimension, None);
         }
-        for family in [&self.families.slots_limit, &self.families.slots_in_use] {
-            drop(family.remove_label_values(&[&*self.labels[0], &*self.labels[1]]));
-        }
+        self.set_slots(None);
     }
 
     fn set(&self, family: &IntGaugeVec, dimension: Dimension, value: Option<u64>) {
-        let labels = [&*self.labels[0], &*self.labels[1], dimension.as_str()];
-        match value {
-            Some(value) => certain(family.get_metric_with_label_values(&labels)).set(figure(value)),
-            // One that was never there is as good as gone.
-            None => drop(family.remove_label_values(&labels)),
-        }
+        set(family, &[&*self.labels[0], &*self.labels[1], dimension.as_str()], value);
+    }
+}
+
+fn set(family: &IntGaugeVec, labels: &[&str], value: Option<u64>) {
+    match value {
+        Some(value) => certain(family.get_metric_with_label_values(labels)).set(figure(value)),
+        // One that was never there is as good as gone.
+        None => drop(family.remove_label_values(labels)),
     }
 }

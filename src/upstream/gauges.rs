@@ -1,12 +1,16 @@
 //! What is used of each upstream, in its gauges.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::Upstreams;
-use super::target::Target;
+use super::settings::Upstream;
+use super::target::{Target, series_of};
 use crate::ids::{KeyId, LaneId};
 use crate::limits::Usage;
-use crate::metrics::{Dimension, KeyMetrics};
+use crate::metrics::{Dimension, KeyMetrics, Metrics};
 
 impl Upstreams {
     /// Shows how much of each lane is used.
@@ -31,12 +35,35 @@ impl Upstreams {
                 own().for_each(|(lane, usage)| show_key(target, lane, usage));
             }
         }
+        self.0.shown.retire_absent(&self.0.metrics, &self.0.present.load().targets);
     }
 
     /// Shows which upstreams are paused.
     pub fn show_paused(&self, paused: &[Arc<str>]) {
         for target in &self.0.present.load().targets {
             target.metrics.set_paused(paused.contains(&target.name));
+        }
+    }
+}
+
+/// How many series of keys each upstream has had at the most, of all that there ever were. What is not there any more is
+/// retired whenever somebody looks, since who looks during a reload may bring it back.
+#[derive(Debug, Default)]
+pub(super) struct Shown(Mutex<HashMap<Arc<str>, usize>>);
+
+impl Shown {
+    pub(super) fn note(&self, upstreams: &[Upstream]) {
+        let mut shown = self.0.lock();
+        for upstream in upstreams {
+            let most = shown.entry(upstream.name.as_str().into()).or_default();
+            *most = series_of(upstream).max(*most);
+        }
+    }
+
+    fn retire_absent(&self, metrics: &Metrics, present: &[Arc<Target>]) {
+        for (name, &most) in &*self.0.lock() {
+            let present = present.iter().find(|target| target.name == *name);
+            metrics.retire_upstream(name, present.map_or(0, |target| series_of(&target.settings)), most);
         }
     }
 }
@@ -58,9 +85,7 @@ fn show(key: &KeyMetrics, usage: &Usage) {
     key.set_allowance(Dimension::RequestsPerDay, usage.day.map(told));
     let at_a_time = [usage.slots_cap, usage.at_a_time].into_iter().flatten().min();
     key.set_learned(Dimension::Concurrency, at_a_time.map(u64::from));
-    if let Some(cap) = usage.slots_cap {
-        key.set_slots(cap.into(), usage.slots_in_use.into());
-    }
+    key.set_slots(usage.slots_cap.map(|cap| (cap.into(), usage.slots_in_use.into())));
 }
 
 /// How much is used of what there is least of, 0 to 1.
@@ -104,7 +129,8 @@ mod tests {
 
     fn lane(key: &str, used: u32, is_closed: bool) -> (LaneId, Usage) {
         let closed_until = is_closed.then(|| time::now() + Duration::from_secs(9));
-        let usage = Usage { window: Some((used, 40)), slots_in_use: 1, closed_until, ..Usage::default() };
+        let usage =
+            Usage { window: Some((used, 40)), slots_cap: Some(5), slots_in_use: 1, closed_until, ..Usage::default() };
         (LaneId { upstream: "main".into(), key: KeyId::of(key) }, usage)
     }
 
@@ -154,8 +180,15 @@ mod tests {
         upstreams.show_lanes(&keys[..1]);
         assert_eq!((levels_of("key=\"1\""), levels_of("upstream=\"main\"")), (0, main - second));
         with(&[upstream("other", &[])], |config| upstreams.reconfigure(config)).unwrap();
+        // Somebody who looks meanwhile.
+        metrics.upstream("main", 0).set_paused(true);
         upstreams.show_lanes(&[]);
         assert_eq!(levels_of("upstream=\"main\""), 0);
         assert_shows(&metrics, r#"tidegate_attempts_total{upstream="main",verdict="retry"} 0"#);
+        // A reload that is refused.
+        with(&[upstream("fine", &[]), upstream("odd", &["no\nkey"])], |config| upstreams.reconfigure(config))
+            .unwrap_err();
+        upstreams.show_lanes(&[]);
+        assert_eq!(levels_of("upstream=\"fine\""), 0);
     }
 }

@@ -37,6 +37,7 @@ use self::budget::Budget;
 use self::connect::Connector;
 use self::exchange::Flight;
 use self::fallen::Fallen;
+use self::gauges::Shown;
 use self::settings::{Continuation, Recovery, Retry, Upstream};
 use self::target::Target;
 use crate::admission::{Place, Refusal, Way};
@@ -107,6 +108,7 @@ struct Shared {
     tasks: Tasks,
     metrics: Arc<Metrics>,
     memory: Memory,
+    shown: Shown,
 }
 
 /// What a reload changes.
@@ -156,7 +158,9 @@ impl Upstreams {
     ) -> Result<Self, UnusableUpstream> {
         let present = ArcSwap::from_pointee(Present::new(config, &metrics)?);
         let (connector, budget, fallen) = (Connector::new(), Budget::new(), Fallen::default());
-        Ok(Self(Arc::new(Shared { connector, present, budget, fallen, tasks, metrics, memory })))
+        let shown = Shown::default();
+        shown.note(config.upstreams);
+        Ok(Self(Arc::new(Shared { connector, present, budget, fallen, tasks, metrics, memory, shown })))
     }
 
     /// Other settings from the next attempt on; attempts under way keep theirs.
@@ -164,12 +168,8 @@ impl Upstreams {
     /// # Errors
     /// When one cannot be used; then nothing has changed.
     pub fn reconfigure(&self, config: &Config<'_>) -> Result<(), UnusableUpstream> {
-        let before = self.0.present.swap(Arc::new(Present::new(config, &self.0.metrics)?));
-        let present = self.0.present.load();
-        for old in &before.targets {
-            let kept = present.targets.iter().find(|target| target.name == old.name).map_or(0, |kept| kept.series());
-            self.0.metrics.retire_upstream(&old.name, kept, old.series());
-        }
+        self.0.shown.note(config.upstreams);
+        self.0.present.store(Arc::new(Present::new(config, &self.0.metrics)?));
         Ok(())
     }
 

@@ -86,11 +86,6 @@ impl Target {
         })
     }
 
-    /// How many series it has in each measure of a key.
-    pub(super) fn series(&self) -> usize {
-        series_of(&self.settings)
-    }
-
     /// This upstream as admission sees it.
     pub(super) fn way(&self) -> Way {
         let limits = &self.settings.limits;
@@ -186,8 +181,9 @@ impl Target {
     }
 }
 
-/// Keys of ours with limits of their own have a series each; all others share one.
-fn series_of(settings: &Upstream) -> usize {
+/// How many series an upstream has in each measure of a key: keys of ours with limits of their own have one each, all
+/// others share one.
+pub(super) fn series_of(settings: &Upstream) -> usize {
     match settings.limits.scope {
         Scope::Key => settings.api_keys.len().max(1),
         Scope::Upstream => 1,
