@@ -177,6 +177,10 @@ mod tests {
         for (bytes, fits, held) in [(60, true, 60), (101, false, 60), (100, true, 100), (7, true, 7), (0, true, 0)] {
             assert_eq!((share.resize(bytes).is_ok(), memory.held(MemoryKind::Flights)), (fits, held), "{bytes}");
         }
+        // Who asks for nothing more is not hurt by a bound that was lowered below what is held.
+        assert_eq!(share.resize(50), Ok(()));
+        memory.set_max(10);
+        assert_eq!((share.resize(50), share.resize(51), share.resize(49)), (Ok(()), Err(Full(10)), Ok(())));
     }
 
     #[test]
