@@ -76,7 +76,7 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
         Style::Vllm => tokens.kept.saturating_sub(tokens.reasoning),
         Style::Prefix | Style::PrefixEcho => tokens.kept,
     };
-    let asked = partial.prompt_tokens.filter(|_| style == Style::Vllm);
+    let asked = partial.prompt_tokens.filter(|_| style == Style::Vllm && !tokens.is_guess);
     let stops = begun_stops(&object, partial.content.solid())?;
     Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, asked, stops, ..opening }))
 }

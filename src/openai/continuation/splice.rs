@@ -53,7 +53,8 @@ pub(super) struct Opening {
     pub(super) made: u64,
     /// Those of them that are in the prompt now.
     pub(super) in_prompt: u64,
-    /// Those of the first question, where the prompt of the rest is that with the partial answer behind it.
+    /// Those of the first question, where the prompt of the rest is that with the partial answer behind it, and the
+    /// provider itself has counted both.
     pub(super) asked: Option<u64>,
     /// What would complete a stop sequence.
     pub(super) stops: Vec<String>,

@@ -195,6 +195,18 @@ fn a_question_without_the_partial_answer_in_it_is_not_continued() {
         let seen = rewritten(&mut splice, [told("b", prompt, 1, model)]).map(|events| text_of(&events));
         assert_eq!(seen, expected, "{made} {prompt} {model}");
     }
+    // Some say zero as long as they do not know.
+    let zeros = chat((0..40).map(|_| told("a", 0, 0, "m")));
+    assert!(rewritten(&mut splice(&zeros, Style::Vllm), [told("b", 0, 0, "m")]).is_ok());
+    assert!(rewritten(&mut splice(&zeros, Style::Vllm), [told("b", 1, 1, "m")]).is_ok());
+    assert!(rewritten(&mut splice(&partial(40), Style::Vllm), [told("b", 0, 0, "m")]).is_ok());
+    // Letters are no tokens: where some of them were not counted by the provider, nothing follows from how many there are.
+    for first in [told("a", 100, 0, "m"), told("a", 100, 1, "m")] {
+        let letters = chat([first].into_iter().chain((0..400).map(|_| content("a"))));
+        assert!(rewritten(&mut splice(&letters, Style::Vllm), [told("b", 200, 1, "m")]).is_ok());
+    }
+    let thoughts = chat([reasoning("one piece of a thousand tokens"), told("a", 100, 1040, "m")]);
+    assert!(rewritten(&mut splice(&thoughts, Style::Vllm), [told("b", 140, 1, "m")]).is_ok());
     // Whoever says it late says it too late.
     let mut late = splice(&partial(40), Style::Vllm);
     assert!(rewritten(&mut late, [next_text("b"), told("", 100, 1, "m")]).is_ok());
