@@ -49,9 +49,11 @@ impl<'a> Chunk<'a> {
         if choices.length > 1 || !first { Err(ManyChoices) } else { Ok(only) }
     }
 
-    /// `usage`, where it is reported.
+    /// `usage`, where it is reported. Zeros are what some say who do not know yet.
     pub(super) fn usage(&self) -> Usage {
-        self.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()).unwrap_or_default()
+        let told: Usage = self.usage.and_then(|usage| serde_json::from_str(usage.get()).ok()).unwrap_or_default();
+        let known = |figure: Option<u64>| figure.filter(|&tokens| tokens > 0);
+        Usage { prompt_tokens: known(told.prompt_tokens), completion_tokens: known(told.completion_tokens) }
     }
 }
 

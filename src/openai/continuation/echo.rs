@@ -1,12 +1,14 @@
 //! Some providers begin a continuation by repeating what they continue, others do not, and only the text itself tells. It
 //! tells, too, of a provider that continues nothing but answers anew: as likely as not its answer begins as the first did.
 
+use std::mem;
+
 use super::Misfit;
 use crate::openai::Frame;
 
 /// An answer that says again what it said from its very beginning, for at least so many bytes, repeats it.
 const CERTAIN: usize = 32;
-/// The room that held events may take: an echo usually comes in one.
+/// The room that held events may take. They are few: what is certain to be an echo is not held.
 const HELD_MAX: usize = 8 << 20;
 
 /// Could `text` stand twice in a row in an answer, without being an echo? It could if it is short, or is itself made of
@@ -67,6 +69,8 @@ pub(super) enum Heard {
     Beside,
     /// It may be an echo: the event is to be held.
     Maybe,
+    /// It is of an echo, or of what is not passed on either: nothing needs to be held.
+    Echo,
     /// The echo ends so many bytes into the piece.
     Ended(usize),
     /// It is none: what was held is to be passed on.
@@ -101,7 +105,12 @@ impl Echo {
         }
         let same = left.bytes().zip(piece.bytes()).take_while(|(old, new)| old == new).count();
         self.repeated += same;
-        if same < piece.len() { self.broke_off() } else { Ok(Heard::Maybe) }
+        match self.certain {
+            _ if same < piece.len() => self.broke_off(),
+            _ if self.repeats == Repeats::Always => Ok(Heard::Echo),
+            Some(certain) if self.repeated >= certain => Ok(Heard::Echo),
+            _ => Ok(Heard::Maybe),
+        }
     }
 
     /// It goes on otherwise, or not at all. What it had repeated until then was no echo, nor is it what comes next if it
@@ -130,9 +139,11 @@ impl Echo {
         self.text.capacity() + (HELD_MAX - self.room)
     }
 
-    /// What is to be passed on of what was held.
-    pub(super) fn release(self, was_echo: bool) -> impl Iterator<Item = Frame> {
-        self.held.into_iter().filter(move |held| !(was_echo && held.is_echo)).map(|held| held.frame)
+    /// What is to be passed on of what was held; nothing is held from then on.
+    pub(super) fn release(&mut self, was_echo: bool) -> impl Iterator<Item = Frame> + use<> {
+        self.room = HELD_MAX;
+        let held = mem::take(&mut self.held).into_iter();
+        held.filter(move |held| !(was_echo && held.is_echo)).map(|held| held.frame)
     }
 }
 
@@ -177,12 +188,15 @@ mod tests {
         assert_eq!(hears("ha", Repeats::Perhaps, &["haha"]), Err(Misfit::Ambiguous));
         assert_eq!(hears("é", Repeats::Perhaps, &["è"]), Ok(vec![Heard::Not]));
         // So much of it is no accident, whatever follows.
+        let certain = [&sentence[..31], &sentence[31..32], &sentence[32..]];
+        let heard = vec![Heard::Maybe, Heard::Echo, Heard::Ended(3)];
+        assert_eq!(hears(sentence, Repeats::Perhaps, &certain), Ok(heard));
         let anew = [&sentence[..20], &sentence[20..33], "?"];
         assert_eq!(hears(sentence, Repeats::Perhaps, &anew), Err(Misfit::Anew));
         assert_eq!(hears(sentence, Repeats::Never, &anew[..2]), Err(Misfit::Anew));
         assert_eq!(hears(sentence, Repeats::Never, &[anew[0], "?"]), Ok(vec![Heard::Maybe, Heard::Not]));
         // Where there always is an echo, nothing is doubtful, and all of it must come.
-        assert_eq!(hears("ha", Repeats::Always, &["h", "aha"]), Ok(vec![Heard::Maybe, Heard::Ended(1)]));
+        assert_eq!(hears("ha", Repeats::Always, &["h", "aha"]), Ok(vec![Heard::Echo, Heard::Ended(1)]));
         assert_eq!(hears("ha", Repeats::Always, &["h", "o"]), Err(Misfit::NoEcho));
         assert!(Echo::of("ha", Repeats::Never).is_none() && Echo::of("", Repeats::Perhaps).is_none());
     }

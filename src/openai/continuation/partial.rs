@@ -39,6 +39,8 @@ pub(super) struct Tokens {
     pub(super) kept: u64,
     /// Those of the reasoning.
     pub(super) reasoning: u64,
+    /// Some came without a usage that counted them: pieces of text are no tokens to providers that cut it otherwise.
+    pub(super) is_guess: bool,
 }
 
 impl Partial {
@@ -158,15 +160,16 @@ impl Partial {
         self.head.learn(&chunk);
         let usage = chunk.usage();
         self.prompt_tokens = usage.prompt_tokens.or(self.prompt_tokens);
-        let solid = self.reasoning.solid + self.content.solid;
+        let (made, solid) = (self.tokens.made, self.reasoning.solid + self.content.solid);
         if let Some(choice) = chunk.choice().map_err(|_| Unfit::ManyChoices)? {
             self.add(&choice.delta(), choice.tokens())?;
             if choice.is_finished() {
                 return Err(Unfit::Finished);
             }
         }
-        if let Some(told) = usage.completion_tokens.filter(|&told| told > 0) {
-            self.tokens.made = told;
+        match usage.completion_tokens {
+            Some(told) => self.tokens.made = told,
+            None => self.tokens.is_guess |= self.tokens.made > made,
         }
         let is_solid = self.reasoning.solid + self.content.solid > solid || self.open().blank().is_empty();
         if is_solid || self.is_bare_text() {

@@ -56,7 +56,8 @@ impl Model {
         let made = (thoughts.len() + rest.len()) as u64;
         frames.extend(thoughts.into_iter().map(|text| chunk(json!({"reasoning_content": text}), Value::Null)));
         if self.echoes && !said.is_empty() {
-            frames.push(chunk(json!({"content": said}), Value::Null));
+            let pieces = self.pieces(&[said.to_owned()]);
+            frames.extend(pieces.into_iter().map(|piece| chunk(json!({"content": piece}), Value::Null)));
         }
         frames.extend(self.pieces(&rest).into_iter().map(|piece| chunk(json!({"content": piece}), Value::Null)));
         frames.push(chunk(json!({}), finish.into()));

@@ -76,8 +76,8 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
         Style::Vllm => tokens.kept.saturating_sub(tokens.reasoning),
         Style::Prefix | Style::PrefixEcho => tokens.kept,
     };
-    let asked = partial.prompt_tokens.filter(|_| style == Style::Vllm);
-    let stops = begun_stops(&object, partial.content.solid())?;
+    let asked = partial.prompt_tokens.filter(|_| style == Style::Vllm && !tokens.is_guess);
+    let stops = begun_stops(&object, partial.content.solid(), tokens.kept)?;
     Ok((edits.apply(), Opening { made: tokens.kept, in_prompt, asked, stops, ..opening }))
 }
 
@@ -102,7 +102,7 @@ pub(super) fn completions(partial: &Partial, body: &str) -> Result<(String, Open
     append_to(prompt, partial.content.as_str(), &mut edits)?;
     let made = partial.tokens().kept;
     lower(&object, made, &mut edits)?;
-    let stops = begun_stops(&object, partial.content.as_str())?;
+    let stops = begun_stops(&object, partial.content.as_str(), made)?;
     Ok((edits.apply(), Opening { made, in_prompt: made, stops, ..Opening::default() }))
 }
 
@@ -177,10 +177,7 @@ fn check(object: &Object<'_>) -> Result<(), Unfit> {
     }
     let format = object.value("response_format").filter(|format| !json::is_empty(format));
     let kind = format.and_then(|format| Object::read(format.get())?.read_as::<String>("type"));
-    let is_forced = object.value("tool_choice").is_some_and(|choice| match json::string(choice) {
-        Some(word) => matches!(&*word, "required" | "any"),
-        None => true, // names one
-    });
+    let is_forced = object.value("tool_choice").is_some_and(forces_a_tool);
     let is_text = format.is_none() || kind.as_deref() == Some("text");
     let constrained = CONSTRAINTS.iter().any(|name| object.value(name).is_some_and(|value| !json::is_empty(value)));
     // NIM's extensions have an object of their own.
@@ -188,16 +185,35 @@ fn check(object: &Object<'_>) -> Result<(), Unfit> {
     if !is_text || is_forced || constrained || extended { Err(Unfit::Constrained) } else { Ok(()) }
 }
 
-/// What would complete the stop sequences that may have begun at the end of `sent`. That is a part of the question now, in
+/// Whether this choice of tools leaves none but to call one.
+fn forces_a_tool(choice: &RawValue) -> bool {
+    if let Some(word) = json::string(choice) {
+        return matches!(&*word, "required" | "any");
+    }
+    let Some(choice) = Object::read(choice.get()) else { return true };
+    match choice.value("type").and_then(json::string).as_deref() {
+        Some("auto" | "none") => false,
+        Some("allowed_tools") | None => {
+            let allowed = choice.value("allowed_tools").and_then(|allowed| Object::read(allowed.get()));
+            let mode = allowed.as_ref().unwrap_or(&choice).value("mode");
+            mode.and_then(json::string).as_deref() != Some("auto")
+        }
+        Some(_) => true, // names one
+    }
+}
+
+/// What would complete the stop sequences that may have begun at the end of `sent`, so many tokens. That is a part of the question now, in
 /// which a provider looks for none; many, but not all, keep back what may become one.
-fn begun_stops(object: &Object<'_>, sent: &str) -> Result<Vec<String>, Unfit> {
+fn begun_stops(object: &Object<'_>, sent: &str, made: u64) -> Result<Vec<String>, Unfit> {
     let Some(stop) = object.value("stop") else { return Ok(Vec::new()) };
     let one = json::string(stop).map(|stop| vec![stop.into_owned()]);
     let stops: Vec<String> = one.or_else(|| object.read_as("stop")).unwrap_or_default();
     if stops.iter().map(String::len).sum::<usize>() > STOPS_MAX {
         return Err(Unfit::Stop);
     }
-    if stops.iter().any(|stop| !stop.is_empty() && sent.ends_with(stop)) {
+    // Before the fewest tokens are made, none ends an answer.
+    let may_end = object.read_as::<u64>("min_tokens").is_none_or(|least| made >= least);
+    if may_end && stops.iter().any(|stop| !stop.is_empty() && sent.ends_with(stop)) {
         return Err(Unfit::Finished);
     }
     let halves = stops.iter().flat_map(|stop| stop.char_indices().skip(1).map(|(at, _)| stop.split_at(at)));

@@ -53,7 +53,8 @@ pub(super) struct Opening {
     pub(super) made: u64,
     /// Those of them that are in the prompt now.
     pub(super) in_prompt: u64,
-    /// Those of the first question, where the prompt of the rest is that with the partial answer behind it.
+    /// Those of the first question, where the prompt of the rest is that with the partial answer behind it, and the
+    /// provider itself has counted both.
     pub(super) asked: Option<u64>,
     /// What would complete a stop sequence.
     pub(super) stops: Vec<String>,
@@ -124,9 +125,13 @@ impl Splice {
                 echo.hold(Frame::Event(bytes.clone()), false)?;
                 return Ok(Vec::new().into_iter().chain(None));
             }
+            (Heard::Echo, Some(echo)) => {
+                let held = echo.release(true);
+                return Ok(self.fit_held(held)?.into_iter().chain(None));
+            }
             (Heard::Ended(said), _) => (self.release(true)?, said),
             (Heard::Not, _) => (self.release(false)?, 0),
-            (Heard::Beside | Heard::Maybe, _) => (Vec::new(), 0),
+            (Heard::Beside | Heard::Maybe | Heard::Echo, _) => (Vec::new(), 0),
         };
         Ok(before.into_iter().chain(self.fit(&bytes, data, &chunk, said)?))
     }
@@ -141,15 +146,20 @@ impl Splice {
             return echo.broke_off();
         }
         match (echo.hear(&text)?, choice.is_finished()) {
-            (Heard::Maybe | Heard::Beside, true) => echo.broke_off(),
+            (Heard::Maybe | Heard::Echo | Heard::Beside, true) => echo.broke_off(),
             (heard, _) => Ok(heard),
         }
     }
 
     /// What was held is an echo or none, which is clear now: makes fit what is to be passed on of it.
     fn release(&mut self, was_echo: bool) -> Result<Vec<Frame>, Misfit> {
+        let held = self.echo.take().map(|mut echo| echo.release(was_echo));
+        self.fit_held(held.into_iter().flatten())
+    }
+
+    fn fit_held(&mut self, held: impl Iterator<Item = Frame>) -> Result<Vec<Frame>, Misfit> {
         let mut out = Vec::new();
-        for frame in self.echo.take().into_iter().flat_map(|echo| echo.release(was_echo)) {
+        for frame in held {
             let data = event::data(frame.bytes())?;
             let chunk = Chunk::read(data.trim_ascii()).ok_or(Misfit::Unreadable)?;
             out.extend(self.fit(frame.bytes(), data.trim_ascii(), &chunk, 0)?);

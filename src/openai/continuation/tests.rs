@@ -7,6 +7,7 @@ use super::{Continuation, Misfit, Partial, Splice, Style, Unfit};
 use crate::openai::{Event, Frame, Route};
 
 mod asking;
+mod echoing;
 mod observing;
 mod splicing;
 
@@ -19,6 +20,17 @@ fn delta(delta: &str) -> Frame {
     event(&format!(
         r#"{{"id":"one","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]}}"#
     ))
+}
+
+/// As [`delta`], of another stream.
+fn next(delta: &str, rest: &str) -> Frame {
+    event(&format!(
+        r#"{{"id":"two", "created":2,"model":"other","choices":[{{"index":0,"delta":{delta}{rest}}}],"p":"ab"}}"#
+    ))
+}
+
+fn next_text(text: &str) -> Frame {
+    next(&format!(r#"{{"content":{}}}"#, Value::from(text)), "")
 }
 
 fn content(text: &str) -> Frame {
@@ -50,6 +62,8 @@ fn observed(route: Route, frames: impl IntoIterator<Item = Frame>) -> Partial {
 fn said(words: &[&str]) -> Partial {
     chat([role()].into_iter().chain(words.iter().map(|word| content(word))))
 }
+
+const SENTENCE: &str = "The sky is blue because of the air.";
 
 const QUESTION: &str = r#"{"model":"m","messages":[{"role":"user","content":"q"}],"stream":true}"#;
 

@@ -177,6 +177,11 @@ fn an_answer_that_ends_with_a_stop_sequence_is_complete() {
     {
         assert_eq!(of(stop, words), Ok(()), "{stop}");
     }
+    // Before `min_tokens` were made it ended nothing.
+    for (least, expected) in [(0, Err(Unfit::Finished)), (2, Err(Unfit::Finished)), (3, Ok(()))] {
+        let limited = format!(r#""END","min_tokens":{least}"#);
+        assert_eq!(of(&limited, &["the ", "END"]), expected, "{limited}");
+    }
 }
 
 #[test]
@@ -191,6 +196,10 @@ fn requests_whose_answers_cannot_be_taken_up_are_told() {
         (r#""nvext":{"guided_json":{}}"#, Unfit::Constrained),
         (r#""tool_choice":"required""#, Unfit::Constrained),
         (r#""tool_choice":{"type":"function","function":{"name":"f"}}"#, Unfit::Constrained),
+        (r#""tool_choice":{"type":"any"}"#, Unfit::Constrained),
+        (r#""tool_choice":{"function":{"name":"f"}}"#, Unfit::Constrained),
+        (r#""tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"required"}}"#, Unfit::Constrained),
+        (r#""tool_choice":[]"#, Unfit::Constrained),
     ] {
         let question = format!(r#"{{"messages":[1],"prompt":"a",{member}}}"#);
         assert_eq!(ask(&said(&["a"]), &question, Style::Prefix), Err(expected), "{member}");
@@ -199,6 +208,16 @@ fn requests_whose_answers_cannot_be_taken_up_are_told() {
     }
     let harmless = r#"{"messages":[],"n":1,"best_of":null,"echo":false,"response_format":{"type":"text"},"guided_json":null,"tool_choice":"auto"}"#;
     assert!(ask(&said(&["a"]), harmless, Style::Vllm).is_ok());
+    for free in [
+        r#"{"type":"auto"}"#,
+        r#"{"type":"none"}"#,
+        r#"{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[{}]}}"#,
+        r#"{"type":"allowed_tools","mode":"auto","tools":[]}"#,
+        r#"{"mode":"auto"}"#,
+    ] {
+        let question = format!(r#"{{"messages":[],"tool_choice":{free}}}"#);
+        assert_eq!(ask(&said(&["a"]), &question, Style::Vllm).err(), None, "{free}");
+    }
     for question in ["", "[]", "{", "{}", r#"{"messages":{}}"#, "{\"messages\":[3", r#"{"messages":null}"#] {
         assert_eq!(ask(&said(&["a"]), question, Style::Vllm), Err(Unfit::BodyUnreadable), "{question}");
     }
