@@ -258,12 +258,13 @@ impl Splice {
         let Some(object) = Object::read(usage.get()).filter(|_| self.made > 0) else { return };
         let read = |name| object.value(name).zip(object.read_as::<u64>(name));
         let Some((completion, completed)) = read("completion_tokens") else { return };
+        let prompt = read("prompt_tokens");
+        // Zero is what those tell who do not count it.
+        let in_prompt = if prompt.is_some_and(|(_, prompted)| prompted == 0) { 0 } else { self.in_prompt };
         let mut changes = vec![(completion, completed.checked_add(self.made))];
-        if let Some((prompt, prompted)) = read("prompt_tokens") {
-            changes.push((prompt, prompted.checked_sub(self.in_prompt)));
-        }
+        changes.extend(prompt.map(|(prompt, prompted)| (prompt, prompted.checked_sub(in_prompt))));
         if let Some((total, totalled)) = read("total_tokens") {
-            changes.push((total, totalled.checked_add(self.made).and_then(|sum| sum.checked_sub(self.in_prompt))));
+            changes.push((total, totalled.checked_add(self.made).and_then(|sum| sum.checked_sub(in_prompt))));
         }
         if changes.iter().all(|(_, figure)| figure.is_some()) {
             for (value, figure) in changes {

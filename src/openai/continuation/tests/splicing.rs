@@ -232,6 +232,8 @@ fn usage_is_told_as_if_the_answer_had_come_in_one_piece() {
         r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":0}}"#
     );
     assert_eq!(told(&mut spliced, r#"{"completion_tokens":5}"#), r#"{"completion_tokens":7}"#);
+    let uncounted = |made| format!(r#"{{"prompt_tokens":0,"completion_tokens":{made},"total_tokens":{made}}}"#);
+    assert_eq!(told(&mut spliced, &uncounted(5)), uncounted(7));
     for odd in
         [r#"{"prompt_tokens":1,"completion_tokens":5,"total_tokens":6}"#, "null", r#"{"prompt_tokens":12}"#, "[]"]
     {
