@@ -271,14 +271,20 @@ mod tests {
         assert!(!ramp.is_over(None), "twice as many as before, where nothing is configured");
     }
 
-    #[test]
-    fn after_an_outage_that_looked_like_a_limit_each_round_is_twice_the_one_before_up_to_half() {
-        let now = crate::time::now();
-        let mut ramp = Ramp::after_resets(1, now, 16, None);
+    /// After resets with so many in flight, which turned out to be an outage: its probe was answered.
+    fn eased_in(now: Instant, in_flight: u32) -> Ramp {
+        let mut ramp = Ramp::after_resets(1, now, in_flight, None);
         let (id, _) = ramp.take(now);
         ramp.answered(now, id);
         ramp.ease_in(now, 10 * SECOND);
         ramp.release(id);
+        ramp
+    }
+
+    #[test]
+    fn after_an_outage_that_looked_like_a_limit_each_round_is_twice_the_one_before_up_to_half() {
+        let now = crate::time::now();
+        let mut ramp = eased_in(now, 16);
         let rounds: Vec<usize> = (0..7).map(|_| round(&mut ramp, now)).collect();
         assert_eq!(rounds, [1, 2, 4, 8, 9, 10, 11], "half is eight");
     }
@@ -286,11 +292,7 @@ mod tests {
     #[test]
     fn who_is_silent_after_an_outage_that_looked_like_a_limit_holds_nobody_up() {
         let now = crate::time::now();
-        let mut ramp = Ramp::after_resets(1, now, 12, None);
-        let (id, _) = ramp.take(now);
-        ramp.answered(now, id);
-        ramp.ease_in(now, 10 * SECOND);
-        ramp.release(id);
+        let mut ramp = eased_in(now, 12);
         let rounds: Vec<usize> = (0..4).map(|round| takes_all(&mut ramp, now + round * 10 * SECOND).len()).collect();
         assert_eq!(rounds, [1, 1, 2, 2], "half is six");
     }

@@ -124,7 +124,7 @@ impl Families {
         (kept..keys).for_each(|key| self.keys.key(name, &key.to_string()).retire());
         if kept == 0 {
             for family in [&self.gate_closed, &self.paused, &self.breaker] {
-                drop(family.remove_label_values(&[name])); // one that was never there is as good as gone
+                set(family, &[name], None);
             }
             drop(self.window_margin.remove_label_values(&[name]));
         }

@@ -18,7 +18,8 @@ impl Upstreams {
     /// Keys of clients have a lane each, but no series: there is no bound of the settings on them. The fullest of an
     /// upstream stands for all, as its key `0`, and so does the one allowance of keys that share it.
     pub fn show_lanes(&self, lanes: &[(LaneId, Usage)]) {
-        for target in &self.0.present.load().targets {
+        let present = self.0.present.load();
+        for target in &present.targets {
             let own = || lanes.iter().filter(|(lane, _)| lane.upstream == target.name);
             // While one is open, calls go.
             let closed = own().next().is_some() && own().all(|(_, usage)| usage.closed_until.is_some());
@@ -35,7 +36,7 @@ impl Upstreams {
                 own().for_each(|(lane, usage)| show_key(target, lane, usage));
             }
         }
-        self.0.shown.retire_absent(&self.0.metrics, &self.0.present.load().targets);
+        self.0.shown.retire_absent(&self.0.metrics, &present.targets);
     }
 
     /// Shows which upstreams are paused.

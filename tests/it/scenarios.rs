@@ -263,7 +263,7 @@ async fn soak_of_twenty_true_minutes_of_faults_of_all_kinds() {
 
 /// Writes down what it saw where `TIDEGATE_RECORD` says: `make fair`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "seven minutes: make soak, or make fair"]
+#[ignore = "seven minutes: make fair"]
 async fn fairness_of_seven_true_minutes() {
     let (story, evidence) = tell("fair_minutes").await;
     if let Some(file) = std::env::var_os("TIDEGATE_RECORD") {
