@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::chunk::{Chunk, Delta, Head};
-use super::splice::{Opening, Splice};
+use super::splice::{Blank, Opening, Splice};
 use super::{Continuation, Style, Unfit, json, request};
 use crate::openai::{Event, Frame, Route};
 
@@ -113,7 +113,7 @@ impl Partial {
         if self.is_blank() {
             return Ok(Continuation {
                 body: Bytes::copy_from_slice(body),
-                splice: Splice::new(self, Opening { blank: self.open().blank().to_owned(), ..Opening::default() }),
+                splice: Splice::new(self, Opening { blank: Blank::of(self), ..Opening::default() }),
             });
         }
         if self.open().solid().ends_with(char::REPLACEMENT_CHARACTER) {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::echo::{Echo, Repeats, is_doubtful};
 use super::json::{self, Edits, Object};
 use super::partial::{Partial, trim};
-use super::splice::Opening;
+use super::splice::{Blank, Opening};
 use super::{Style, Unfit};
 
 /// Members that prescribe the form of the output from its first token on: those of vLLM, NIM and SGLang. What prescribes
@@ -58,7 +58,7 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
                 (Style::Prefix, said) => Echo::of(said, Repeats::Perhaps),
                 (Style::PrefixEcho, said) => Echo::of(said, Repeats::Always),
             };
-            Opening { blank: partial.open().blank().to_owned(), echo, ..Opening::default() }
+            Opening { blank: Blank::of(partial), echo, ..Opening::default() }
         }
         // Asked for in the way of another kind of provider, which may do anything with it.
         (_, true, _) if style == Style::Vllm => return Err(Unfit::LastMessage),
@@ -142,8 +142,8 @@ fn append(
         }
         edits.set(last, "reasoning_content", &json::quoted(reasoning));
     }
-    let blank = if said.is_empty() { partial.open().blank() } else { text.get(solid.len()..).unwrap_or_default() };
-    Ok(Opening { blank: blank.to_owned(), echo, ..Opening::default() })
+    let content = text.get(solid.len()..).unwrap_or_default().to_owned();
+    Ok(Opening { blank: Blank { content, ..Blank::of(partial) }, echo, ..Opening::default() })
 }
 
 /// Appends `text` to a JSON string.

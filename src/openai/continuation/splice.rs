@@ -29,7 +29,7 @@ pub struct Splice {
     has_role: bool,
     /// Text of the answer itself was passed on, after which no reasoning can come.
     has_content: bool,
-    blank: String,
+    blank: Blank,
     echo: Option<Echo>,
     made: u64,
     in_prompt: u64,
@@ -42,11 +42,23 @@ pub struct Splice {
 /// Fewer tokens of the partial answer than this could be made up for by what a template puts around it.
 const TELLING: u64 = 32;
 
+/// White space that was passed on but not sent: what comes of it is dropped.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Blank {
+    pub(super) reasoning: String,
+    pub(super) content: String,
+}
+
+impl Blank {
+    pub(super) fn of(partial: &Partial) -> Self {
+        Self { reasoning: partial.reasoning.blank().to_owned(), content: partial.content.blank().to_owned() }
+    }
+}
+
 /// How a continuation begins, as asked for.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
-    /// White space that was passed on but not sent: what comes of it is dropped.
-    pub(super) blank: String,
+    pub(super) blank: Blank,
     /// What is listened for: the partial answer, repeated before anything new comes.
     pub(super) echo: Option<Echo>,
     /// Tokens that were made before.
@@ -65,7 +77,8 @@ impl Splice {
         Self {
             head: partial.head.clone(),
             has_role: partial.has_role,
-            has_content: !partial.content.as_str().is_empty(),
+            // What is asked for anew may reason anew, whatever white space stood there.
+            has_content: !partial.content.as_str().is_empty() && !partial.is_blank(),
             blank: opening.blank,
             echo: opening.echo,
             made: opening.made,
@@ -83,7 +96,11 @@ impl Splice {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let stops: usize = self.stops.iter().map(String::capacity).sum();
-        self.head.bytes() + self.blank.capacity() + self.echo.as_ref().map_or(0, Echo::bytes) + stops
+        self.head.bytes()
+            + self.blank.reasoning.capacity()
+            + self.blank.content.capacity()
+            + self.echo.as_ref().map_or(0, Echo::bytes)
+            + stops
     }
 
     /// What to pass on for the next `frame` of the continuation, in order. The caller shows each to
@@ -200,12 +217,9 @@ impl Splice {
         }
         let fresh = content.get(said..).unwrap_or_default();
         self.watch_stops(fresh)?;
-        let (said, reasoned) =
-            if self.has_content { (said + self.skip_blank(fresh), 0) } else { (said, self.skip_blank(&reasoning)) };
-        if !content.is_empty() && !self.has_content {
-            self.blank.clear(); // it was part of the reasoning, which is over
-            self.has_content = true;
-        }
+        let reasoned = skip(&mut self.blank.reasoning, &reasoning);
+        let said = said + skip(&mut self.blank.content, fresh);
+        self.has_content |= !content.is_empty();
         for (value, cut) in [(delta.content, said), (delta.reasoning_content, reasoned), (delta.reasoning, reasoned)] {
             if let Some(value) = value.filter(|_| cut > 0)
                 && let Some(text) = json::string(value)
@@ -241,18 +255,6 @@ impl Splice {
         Ok(())
     }
 
-    /// How much of `text`, which comes next, is the white space that was passed on before.
-    fn skip_blank(&mut self, text: &str) -> usize {
-        let same = text.chars().zip(self.blank.chars()).take_while(|(new, old)| new == old);
-        let skip = same.map(|(c, _)| c.len_utf8()).sum();
-        if skip < text.len() {
-            self.blank.clear();
-        } else {
-            self.blank.drain(..skip);
-        }
-        skip
-    }
-
     /// Tells usage as if the answer had come in one piece. Left alone if it would not add up.
     fn fit_usage(&self, usage: &RawValue, edits: &mut Edits<'_>) {
         let Some(object) = Object::read(usage.get()).filter(|_| self.made > 0) else { return };
@@ -272,6 +274,18 @@ impl Splice {
             }
         }
     }
+}
+
+/// How much of `text`, which comes next, is the white space `blank` that was passed on before.
+fn skip(blank: &mut String, text: &str) -> usize {
+    let same = text.chars().zip(blank.chars()).take_while(|(new, old)| new == old);
+    let skip = same.map(|(c, _)| c.len_utf8()).sum();
+    if skip < text.len() {
+        blank.clear();
+    } else {
+        blank.drain(..skip);
+    }
+    skip
 }
 
 /// The text of a value; of none, where it says nothing.

@@ -49,6 +49,22 @@ fn a_blank_stream_is_taken_over_with_its_name() {
     assert!(events[0].contains(r#"{"role":"assistant"}"#) && events[1].contains(r#"{"role":null,"content":"a"}"#));
 }
 
+/// Models that can think say so with an empty thought before an answer without one; the answer is asked for anew.
+#[test]
+fn a_blank_stream_may_think_anew() {
+    let thought = |text: &str| next(&format!(r#"{{"reasoning_content":{}}}"#, Value::from(text)), "");
+    let blank = || chat([role(), reasoning("\n\n"), content("\n")]);
+
+    let mut same = splice(&blank(), Style::Vllm);
+    let events = rewritten(&mut same, [thought("\n"), thought("\n"), next_text("\n"), next_text("\na")]).unwrap();
+    assert_eq!((events.len(), &*text_of(&events)), (1, "\na"), "{events:?}");
+
+    let mut other = splice(&blank(), Style::Vllm);
+    let events = rewritten(&mut other, [thought("\nHm."), next_text("a")]).unwrap();
+    assert!(events[0].contains(r#"{"reasoning_content":"Hm."}"#) && text_of(&events) == "a", "{events:?}");
+    assert_eq!(rewritten(&mut other, [thought("Or?")]), Err(Misfit::Reasoning), "it had begun to answer");
+}
+
 #[test]
 fn what_is_no_part_of_the_answer_passes_unchanged() {
     let mut splice = splice(&said(&[SENTENCE]), Style::Prefix);
