@@ -4,6 +4,7 @@
 //! does; what the two could understand differently never reaches it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -167,8 +168,8 @@ impl<T: Transport> Inlet<T> {
     async fn read_ahead(&mut self) -> io::Result<bool> {
         std::future::poll_fn(|cx| {
             // On the stack of the poll: who idles holds no buffer.
-            let mut bytes = [0; AHEAD];
-            let mut buffer = ReadBuf::new(&mut bytes);
+            let mut bytes = [MaybeUninit::uninit(); AHEAD];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
             ready!(self.poll_checked(cx, &mut buffer))?;
             if !buffer.filled().is_empty() {
                 self.ahead = [&self.ahead, buffer.filled()].concat().into();
@@ -198,8 +199,8 @@ impl<T: Transport> Inlet<T> {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ahead.len() < NEXT_MAX {
             let is_handshake = self.strict.as_ref().is_some_and(|strict| strict.is_handshake());
-            let mut bytes = [0; AHEAD];
-            let mut buffer = ReadBuf::new(&mut bytes);
+            let mut bytes = [MaybeUninit::uninit(); AHEAD];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
             if self.verdict.violation().is_some() {
                 // It will be refused in its turn; what follows it is of no interest.
                 ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer))?;

@@ -67,7 +67,8 @@ impl Connections {
                 }
             }
             session @ HttpSession::H2(_) if peer.group_key == SHARED => {
-                self.pool.release_http_session(session, peer, Some(IDLE_KEPT)).await;
+                // Boxed, as below: most connections go the other way, and the future of each call has room for both.
+                Box::pin(self.pool.release_http_session(session, peer, Some(IDLE_KEPT))).await;
             }
             HttpSession::H2(_) | HttpSession::Custom(()) => {}
         }
@@ -104,8 +105,7 @@ impl Connector {
     /// When there is none. Nothing was sent.
     pub(super) async fn connect(&self, target: &Target, wanted: Wanted) -> Result<Conversation, Loss> {
         let limit = target.settings.connect_timeout;
-        // Boxed: connecting is short, waiting for the answer is long, and one future holds room for both.
-        match tokio::time::timeout(limit, Box::pin(self.try_addresses(target, wanted))).await {
+        match tokio::time::timeout(limit, self.try_addresses(target, wanted)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(Loss::new(format!("no connection within {limit:?}"))),
         }
@@ -120,19 +120,19 @@ impl Connector {
         for address in addresses {
             let mut peer = Box::new(peer(target, address, wanted));
             peer.options.total_connection_timeout = Some(each);
-            if let Some(conversation) = self.idle(&peer, wanted) {
-                return Ok(conversation);
+            if let Some(session) = self.idle(&peer, wanted) {
+                return Ok(self.conversation(session, peer, true));
             }
-            let mut got = self.0.pool.get_http_session(&*peer).await;
+            // Boxed: most calls find an idle connection, and those that do not wait long enough for this to be nothing.
+            let mut got = Box::pin(self.0.pool.get_http_session(&*peer)).await;
             if got.is_err() && !wanted.fresh && peer.options.alpn.get_max_http_version() == 2 {
                 // It may have been a pooled connection that was dead: it is out of the pool by now.
-                got = self.0.pool.get_http_session(&*peer).await;
+                got = Box::pin(self.0.pool.get_http_session(&*peer)).await;
             }
             match got {
                 Ok((session, reused)) if session.as_http2().is_some() || !wanted.is_http2_only(target) => {
-                    let session = Box::new(outlet::watched(session, &peer));
-                    let home = Arc::clone(&self.0);
-                    return Ok(Conversation { session, peer, reused, home, is_written: false, is_bodiless: false });
+                    let session = outlet::watched(session, &peer);
+                    return Ok(self.conversation(session, peer, reused));
                 }
                 Ok(_) => last = Loss::new("the upstream does not speak HTTP/2 (upstreams.http)"),
                 Err(error) => last = Loss::from(error),
@@ -142,14 +142,18 @@ impl Connector {
     }
 
     /// One of HTTP/1.1 that has served before.
-    fn idle(&self, peer: &HttpPeer, wanted: Wanted) -> Option<Conversation> {
+    fn idle(&self, peer: &HttpPeer, wanted: Wanted) -> Option<HttpSession> {
         if wanted.fresh || peer.options.alpn.get_min_http_version() > 1 {
             return None;
         }
         let stream = self.0.idle.take(&idle_peer(peer)?)?;
-        let session = Box::new(HttpSession::H1(Http1Session::new_with_options(stream, peer)));
-        let (peer, home) = (Box::new(peer.clone()), Arc::clone(&self.0));
-        Some(Conversation { session, peer, reused: true, home, is_written: false, is_bodiless: false })
+        Some(HttpSession::H1(Http1Session::new_with_options(stream, peer)))
+    }
+
+    /// What begins on a connection, with nothing written yet.
+    fn conversation(&self, session: HttpSession, peer: Box<HttpPeer>, reused: bool) -> Conversation {
+        let (session, home) = (Box::new(session), Arc::clone(&self.0));
+        Conversation { session, peer, reused, home, is_written: false, is_bodiless: false }
     }
 }
 

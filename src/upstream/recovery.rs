@@ -6,7 +6,6 @@
 
 mod record;
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -206,7 +205,8 @@ impl Flight {
         outlet: &Outlet,
     ) -> Option<Result<(Landed, Arc<Target>), Failure>> {
         let (company, attempts) = (self.call.company, self.attempts + 1);
-        let mut landing = pin!(async {
+        // Boxed: few streams break, and every flight has room for what it may have to wait for.
+        let mut landing = Box::pin(async {
             self.trace.note(|facts| facts.backed_off += pause);
             self.place.pause(time::now() + pause).await;
             self.land().await

@@ -25,35 +25,49 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 const COMPACT_AT: u64 = 4 << 20;
 /// So many bytes of records may wait for a write.
 const BUFFER_MAX: usize = 64 << 10;
-/// No single write is longer, so no kill cuts more: what waits, a lane, and what it learned.
+/// No single write is longer, so no kill cuts more.
 pub(super) const WRITE_MAX: usize = 512 << 10;
 
 /// The file, what it says, and what is not yet in it.
+///
+/// Two locks, so that who only notes something never waits for a write: of both, that of the file is taken first.
 #[derive(Debug)]
 pub(super) struct Writer {
     folder: Folder,
     clock: Arc<dyn Clock>,
+    file: Mutex<Log>,
     state: Mutex<State>,
     /// Tells the thread that there is something to do.
     wake: Condvar,
     failing: AtomicBool,
+    /// The file is longer than it should be.
+    is_long: AtomicBool,
 }
 
+/// What is said, and waits to be written.
 #[derive(Debug)]
 struct State {
     ledger: Ledger,
-    file: Arc<File>,
-    /// Where the next record goes. Whatever stands behind it is not ours.
-    length: u64,
-    compact_at: u64,
-    /// Records that are to be written.
+    /// Records that are to be written, in the order in which the ledger has them.
     buffer: Vec<u8>,
-    /// What was recorded since the next file was begun.
-    tail: Option<Vec<u8>>,
+    /// Something was written, or is being written, that the disk may not have.
     unsynced: bool,
     stopping: bool,
     /// Whether the thread waits for something to do.
     asleep: bool,
+}
+
+/// The file.
+#[derive(Debug)]
+struct Log {
+    file: Arc<File>,
+    /// Where the next record goes. Whatever stands behind it is not ours.
+    length: u64,
+    compact_at: u64,
+    /// What is being written; empty between writes.
+    outgoing: Vec<u8>,
+    /// What was recorded since the next file was begun.
+    tail: Option<Vec<u8>>,
 }
 
 impl Writer {
@@ -67,18 +81,18 @@ impl Writer {
         folder.replace()?;
         folder.sync()?;
         let length = bytes.len() as u64;
-        let state = State {
-            ledger,
-            file: Arc::new(file),
-            length,
-            compact_at: compact_at(length),
-            buffer: Vec::new(),
-            tail: None,
-            unsynced: false,
-            stopping: false,
-            asleep: false,
-        };
-        Ok(Self { folder, clock, state: Mutex::new(state), wake: Condvar::new(), failing: AtomicBool::new(false) })
+        let log =
+            Log { file: Arc::new(file), length, compact_at: compact_at(length), outgoing: Vec::new(), tail: None };
+        let state = State { ledger, buffer: Vec::new(), unsynced: false, stopping: false, asleep: false };
+        Ok(Self {
+            folder,
+            clock,
+            file: Mutex::new(log),
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            failing: AtomicBool::new(false),
+            is_long: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -91,13 +105,16 @@ impl Writer {
 
     /// A request is about to leave: it is in the file when this returns.
     pub(super) fn writing(&self, lane: &LaneId, tokens: u64) -> (u64, u32) {
-        let mut state = self.state.lock();
-        let moment = self.clock.moment();
-        let lane = state.lane(lane, moment);
-        let entry = state.ledger.next_entry();
-        state.record(moment, &Record::Writing { entry, lane, tokens });
-        self.flush(&mut state);
-        self.rouse(&mut state);
+        let (entry, lane) = {
+            let mut state = self.state.lock();
+            let moment = self.clock.moment();
+            let lane = state.lane(lane, moment);
+            let entry = state.ledger.next_entry();
+            state.record(moment, &Record::Writing { entry, lane, tokens });
+            self.rouse(&mut state);
+            (entry, lane)
+        };
+        self.flush();
         (entry, lane)
     }
 
@@ -106,7 +123,7 @@ impl Writer {
         let mut state = self.state.lock();
         let moment = self.clock.moment();
         state.record(moment, record);
-        self.noted(&mut state);
+        self.noted(state, false);
     }
 
     /// An exchange has ended. If it used more than it had reserved, that is in the file when this returns.
@@ -115,10 +132,7 @@ impl Writer {
         let owes = used > state.ledger.reserved(entry);
         let moment = self.clock.moment();
         state.record(moment, &Record::Ended { entry, lane, used, cools });
-        if owes {
-            self.flush(&mut state);
-        }
-        self.noted(&mut state);
+        self.noted(state, owes);
     }
 
     /// What a lane has learned; nobody waits for that either.
@@ -127,15 +141,17 @@ impl Writer {
         let moment = self.clock.moment();
         let lane = state.lane(lane, moment);
         state.record(moment, &Record::Learned { lane, blob });
-        self.noted(&mut state);
+        self.noted(state, false);
     }
 
-    fn noted(&self, state: &mut State) {
+    fn noted(&self, mut state: MutexGuard<'_, State>, is_urgent: bool) {
+        self.rouse(&mut state);
         // When the thread has ended, nobody comes to write what waits.
-        if state.buffer.len() >= BUFFER_MAX || state.stopping {
-            self.flush(state);
+        let is_urgent = is_urgent || state.buffer.len() >= BUFFER_MAX || state.stopping;
+        drop(state);
+        if is_urgent {
+            self.flush();
         }
-        self.rouse(state);
     }
 
     fn rouse(&self, state: &mut State) {
@@ -144,29 +160,37 @@ impl Writer {
         }
     }
 
-    /// Writes what waits. While that fails nothing is kept for later: the ledger has it.
-    fn flush(&self, state: &mut State) {
-        if let Some(tail) = &mut state.tail {
-            tail.extend(&state.buffer);
-        }
-        if !state.buffer.is_empty() && !self.is_failing() {
-            match state.file.write_all_at(&state.buffer, state.length) {
-                Ok(()) => {
-                    state.length += state.buffer.len() as u64;
-                    state.unsynced = true;
-                }
-                Err(error) => self.fail(state, &error),
-            }
-        }
-        state.buffer.clear();
+    /// Writes what waits, unless somebody else has done so meanwhile. When this returns it is in the file: who writes it
+    /// holds the file until it has.
+    fn flush(&self) {
+        self.flush_into(&mut self.file.lock());
     }
 
-    fn fail(&self, state: &State, error: &io::Error) {
+    fn flush_into(&self, log: &mut Log) {
+        log.take(&mut self.state.lock());
+        self.write(log);
+    }
+
+    /// Writes what was taken. While that fails nothing is kept for later: the ledger has it.
+    fn write(&self, log: &mut Log) {
+        if let Some(tail) = &mut log.tail {
+            tail.extend(&log.outgoing);
+        }
+        if !self.is_failing()
+            && let Err(error) = log.write()
+        {
+            self.fail(log, &error);
+        }
+        log.outgoing.clear();
+        self.is_long.store(log.length > log.compact_at, Ordering::Relaxed);
+    }
+
+    fn fail(&self, log: &Log, error: &io::Error) {
         if self.failing.swap(true, Ordering::Relaxed) {
             return;
         }
         // A byte that the file already has: there is room for it even on a full disk.
-        let marked = state.file.write_all_at(&[1], INCOMPLETE_AT).and_then(|()| state.file.set_len(state.length));
+        let marked = log.file.write_all_at(&[1], INCOMPLETE_AT).and_then(|()| log.file.set_len(log.length));
         tracing::error!(
             %error,
             marked = marked.is_ok(),
@@ -179,32 +203,40 @@ impl Writer {
     /// that says that it is complete.
     pub(super) fn run(&self) {
         let mut synced = time::now();
-        let mut state = self.state.lock();
-        loop {
-            while !state.stopping && !self.has_work(&state) {
-                state.asleep = true;
-                self.wake.wait(&mut state);
-            }
-            if state.stopping {
-                break;
-            }
-            let pause = if self.is_failing() { RETRY_EVERY } else { FLUSH_AFTER };
-            self.wake.wait_for(&mut state, pause);
-            self.flush(&mut state);
-            if self.is_failing() || state.is_long() {
-                MutexGuard::unlocked(&mut state, || self.write_anew());
-            } else if state.unsynced && synced.elapsed() >= SYNC_EVERY {
-                self.sync(&mut state);
+        while self.wait_for_work() {
+            self.flush();
+            if self.is_failing() || self.is_long(&self.state.lock()) {
+                self.write_anew();
+            } else if synced.elapsed() >= SYNC_EVERY {
+                self.sync();
                 synced = time::now();
             }
         }
         if self.is_failing() {
-            MutexGuard::unlocked(&mut state, || self.write_anew());
+            self.write_anew();
         }
-        let moment = self.clock.moment();
-        state.record(moment, &Record::Closed);
-        self.flush(&mut state);
-        self.sync(&mut state);
+        {
+            let mut state = self.state.lock();
+            let moment = self.clock.moment();
+            state.record(moment, &Record::Closed);
+        }
+        self.flush();
+        self.sync();
+    }
+
+    /// Waits until there is something to do, and a moment more for what comes with it. `false`: the thread is to end.
+    fn wait_for_work(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.stopping && !self.has_work(&state) {
+            state.asleep = true;
+            self.wake.wait(&mut state);
+        }
+        if !state.stopping {
+            let pause = if self.is_failing() { RETRY_EVERY } else { FLUSH_AFTER };
+            self.wake.wait_for(&mut state, pause);
+            return true;
+        }
+        false
     }
 
     /// Tells the thread to end.
@@ -214,14 +246,22 @@ impl Writer {
     }
 
     fn has_work(&self, state: &State) -> bool {
-        !state.buffer.is_empty() || state.unsynced || state.is_long() || self.is_failing()
+        !state.buffer.is_empty() || state.unsynced || self.is_long(state) || self.is_failing()
     }
 
-    fn sync(&self, state: &mut MutexGuard<'_, State>) {
-        state.unsynced = false;
-        let file = Arc::clone(&state.file);
-        if let Err(error) = MutexGuard::unlocked(state, || file.sync_data()) {
-            self.fail(state, &error);
+    fn is_long(&self, state: &State) -> bool {
+        self.is_long.load(Ordering::Relaxed) || state.ledger.is_crowded()
+    }
+
+    /// Waits for the disk, if it may lack something.
+    fn sync(&self) {
+        if !std::mem::take(&mut self.state.lock().unsynced) {
+            return;
+        }
+        // Whatever was taken before now is in the file once that is free.
+        let file = Arc::clone(&self.file.lock().file);
+        if let Err(error) = file.sync_data() {
+            self.fail(&self.file.lock(), &error);
         }
     }
 
@@ -232,9 +272,10 @@ impl Writer {
             Ok(false) => {}
             Err(_) if self.is_failing() => {} // it was said
             Err(error) => {
-                let mut state = self.state.lock();
-                state.compact_at = state.length + COMPACT_AT;
-                tracing::warn!(%error, bytes = state.length, "the journal cannot be written anew; it grows on");
+                let mut log = self.file.lock();
+                log.compact_at = log.length + COMPACT_AT;
+                self.is_long.store(false, Ordering::Relaxed);
+                tracing::warn!(%error, bytes = log.length, "the journal cannot be written anew; it grows on");
             }
         }
     }
@@ -243,31 +284,37 @@ impl Writer {
     /// that ended a time in which the journal could not be written.
     fn try_write_anew(&self) -> io::Result<bool> {
         let bytes = {
-            let mut state = self.state.lock();
-            self.flush(&mut state);
-            let moment = self.clock.moment();
-            state.ledger.forget(moment.boot);
-            state.tail = Some(Vec::new());
-            written_anew(&state.ledger, &*self.clock, moment)
+            let mut log = self.file.lock();
+            let bytes = {
+                let mut state = self.state.lock();
+                log.take(&mut state);
+                let moment = self.clock.moment();
+                state.ledger.forget(moment.boot);
+                written_anew(&state.ledger, &*self.clock, moment)
+            };
+            self.write(&mut log);
+            log.tail = Some(Vec::new());
+            bytes
         };
         let file = self.folder.next().and_then(|file| {
             file.write_all_at(&bytes, 0)?;
             file.sync_data()?;
             Ok(file)
         });
-        let mut state = self.state.lock();
-        self.flush(&mut state);
-        let tail = state.tail.take().unwrap_or_default();
+        let mut log = self.file.lock();
+        self.flush_into(&mut log);
+        let tail = log.tail.take().unwrap_or_default();
         let (file, length) = (file?, bytes.len() as u64);
         file.write_all_at(&tail, length)?;
         self.folder.replace()?;
-        state.file = Arc::new(file);
-        state.length = length + tail.len() as u64;
-        state.compact_at = compact_at(state.length);
-        state.unsynced = true;
+        log.file = Arc::new(file);
+        log.length = length + tail.len() as u64;
+        log.compact_at = compact_at(log.length);
+        self.is_long.store(false, Ordering::Relaxed);
+        self.state.lock().unsynced = true;
         // Under the lock: whatever comes next goes into this file.
         let mended = self.failing.swap(false, Ordering::Relaxed);
-        drop(state);
+        drop(log);
         self.folder.sync()?;
         Ok(mended)
     }
@@ -275,23 +322,36 @@ impl Writer {
     /// Writes what waits, now.
     #[cfg(test)]
     pub(super) fn flush_now(&self) -> u64 {
-        let mut state = self.state.lock();
-        self.flush(&mut state);
-        state.length
+        let mut log = self.file.lock();
+        self.flush_into(&mut log);
+        log.length
     }
 
     /// Everything goes into another file from now on.
     #[cfg(test)]
     pub(super) fn write_into(&self, file: File) {
-        self.state.lock().file = Arc::new(file);
+        self.file.lock().file = Arc::new(file);
+    }
+}
+
+impl Log {
+    /// Takes what waits, to be written.
+    fn take(&mut self, state: &mut State) {
+        std::mem::swap(&mut state.buffer, &mut self.outgoing);
+        state.unsynced |= !self.outgoing.is_empty();
+    }
+
+    /// Writes what was taken, in pieces of which a kill cuts one at most.
+    fn write(&mut self) -> io::Result<()> {
+        for piece in self.outgoing.chunks(WRITE_MAX) {
+            self.file.write_all_at(piece, self.length)?;
+            self.length += piece.len() as u64;
+        }
+        Ok(())
     }
 }
 
 impl State {
-    fn is_long(&self) -> bool {
-        self.length > self.compact_at || self.ledger.is_crowded()
-    }
-
     fn record(&mut self, moment: Moment, record: &Record<'_>) {
         self.ledger.apply(moment.boot, record);
         record::put(&mut self.buffer, moment, record);
