@@ -1,6 +1,6 @@
 //! Arguments in, a command out.
 //!
-//! The allocator is jemalloc. With glibc's the threads wait for each other, since what a call takes on one of them is often
+//! The allocator is jemalloc, on Linux with glibc. With glibc's the threads wait for each other, since what a call takes on one of them is often
 //! freed on another, and after a peak twice as much is kept; mimalloc is as quick, and keeps nearly all
 //! (`benches/pass_through`). A thread of jemalloc's gives memory back after `dirty_decay_ms`, which `.cargo/config.toml`
 //! and the Dockerfile set; it is ten seconds where nobody does.
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tidegate::commands::{OUR_MISTAKE, check, demo, health, serve, sim};
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

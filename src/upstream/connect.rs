@@ -10,6 +10,7 @@ use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
+use pingora_error::BError;
 use tokio::net::TcpSocket;
 
 use super::conversation::{Conversation, Loss};
@@ -67,7 +68,7 @@ impl Connections {
                 }
             }
             session @ HttpSession::H2(_) if peer.group_key == SHARED => {
-                // Boxed, as below: most connections go the other way, and the future of each call has room for both.
+                // Boxed, as below: most connections go the other way.
                 Box::pin(self.pool.release_http_session(session, peer, Some(IDLE_KEPT))).await;
             }
             HttpSession::H2(_) | HttpSession::Custom(()) => {}
@@ -123,13 +124,8 @@ impl Connector {
             if let Some(session) = self.idle(&peer, wanted) {
                 return Ok(self.conversation(session, peer, true));
             }
-            // Boxed: most calls find an idle connection, and those that do not wait long enough for this to be nothing.
-            let mut got = Box::pin(self.0.pool.get_http_session(&*peer)).await;
-            if got.is_err() && !wanted.fresh && peer.options.alpn.get_max_http_version() == 2 {
-                // It may have been a pooled connection that was dead: it is out of the pool by now.
-                got = Box::pin(self.0.pool.get_http_session(&*peer)).await;
-            }
-            match got {
+            // Boxed: else the future of each call had room for it, 9 KB, and most calls find an idle connection.
+            match Box::pin(self.from_pool(&peer, wanted)).await {
                 Ok((session, reused)) if session.as_http2().is_some() || !wanted.is_http2_only(target) => {
                     let session = outlet::watched(session, &peer);
                     return Ok(self.conversation(session, peer, reused));
@@ -139,6 +135,16 @@ impl Connector {
             }
         }
         Err(last)
+    }
+
+    /// One that pingora keeps, or a new one. Says which.
+    async fn from_pool(&self, peer: &HttpPeer, wanted: Wanted) -> Result<(HttpSession, bool), BError> {
+        let got = self.0.pool.get_http_session(peer).await;
+        if got.is_err() && !wanted.fresh && peer.options.alpn.get_max_http_version() == 2 {
+            // It may have been a pooled connection that was dead: it is out of the pool by now.
+            return self.0.pool.get_http_session(peer).await;
+        }
+        got
     }
 
     /// One of HTTP/1.1 that has served before.

@@ -205,7 +205,7 @@ impl Flight {
         outlet: &Outlet,
     ) -> Option<Result<(Landed, Arc<Target>), Failure>> {
         let (company, attempts) = (self.call.company, self.attempts + 1);
-        // Boxed: few streams break, and every flight has room for what it may have to wait for.
+        // Boxed: few streams break, and else the future of every call had room for a second landing.
         let mut landing = Box::pin(async {
             self.trace.note(|facts| facts.backed_off += pause);
             self.place.pause(time::now() + pause).await;

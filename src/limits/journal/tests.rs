@@ -1,5 +1,6 @@
 mod disk;
 mod properties;
+mod threads;
 
 use super::clock::{BootId, Moment};
 use super::*;

@@ -25,12 +25,13 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 const COMPACT_AT: u64 = 4 << 20;
 /// So many bytes of records may wait for a write.
 const BUFFER_MAX: usize = 64 << 10;
-/// No single write is longer, so no kill cuts more.
+/// No single append is longer, so no kill cuts more.
 pub(super) const WRITE_MAX: usize = 512 << 10;
 
 /// The file, what it says, and what is not yet in it.
 ///
-/// Two locks, so that who only notes something never waits for a write: of both, that of the file is taken first.
+/// Two locks, so that who only notes something waits for a write only where too much waits for it already. Of both, that of
+/// the file is taken first.
 #[derive(Debug)]
 pub(super) struct Writer {
     folder: Folder,
@@ -325,6 +326,18 @@ impl Writer {
         let mut log = self.file.lock();
         self.flush_into(&mut log);
         log.length
+    }
+
+    /// Nothing is written until this is dropped.
+    #[cfg(test)]
+    pub(super) fn stall(&self) -> impl Drop {
+        self.file.lock()
+    }
+
+    /// So many bytes of records wait for a write.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.state.lock().buffer.len()
     }
 
     /// Everything goes into another file from now on.

@@ -23,6 +23,8 @@ pub struct Partial {
     pub(super) head: Head,
     /// The client has been told whose message it is.
     pub(super) has_role: bool,
+    /// What comes next belongs to the reasoning, as long as nothing else has come.
+    pub(super) is_reasoning: bool,
     pub(super) reasoning: Text,
     pub(super) content: Text,
     tokens: Tokens,
@@ -56,6 +58,7 @@ impl Partial {
             unfit,
             head: Head::default(),
             has_role: false,
+            is_reasoning: true,
             reasoning: Text::default(),
             content: Text::default(),
             tokens: Tokens::default(),
@@ -135,7 +138,7 @@ impl Partial {
 
     /// The text that was being written.
     pub(super) const fn open(&self) -> &Text {
-        if self.content.text.is_empty() { &self.reasoning } else { &self.content }
+        if self.is_reasoning { &self.reasoning } else { &self.content }
     }
 
     /// Text without a chat around it, of which every byte counts.
@@ -186,15 +189,17 @@ impl Partial {
         self.has_role |= delta.has_role;
         let mut pieces = 0;
         if let Some(piece) = delta.reasoning() {
-            if !self.content.text.is_empty() {
+            if !self.content.solid().is_empty() {
                 return Err(Unfit::Reasoning);
             }
+            self.is_reasoning = true; // again, if white space stood between
             self.reasoning.push(piece)?;
             pieces += 1;
         }
         if let Some(piece) = delta.content.filter(|content| !json::is_empty(content)) {
-            if self.content.text.is_empty() {
+            if self.is_reasoning {
                 (self.tokens.reasoning, self.tokens.kept) = (self.tokens.made, self.tokens.made);
+                self.is_reasoning = false;
             }
             self.content.push(piece)?;
             pieces += 1;

@@ -43,7 +43,7 @@ pub(super) fn chat(partial: &Partial, body: &str, style: Style) -> Result<(Strin
     let reasoning = match style {
         Style::Vllm if partial.content.solid().is_empty() => return Err(Unfit::Reasoning),
         Style::Vllm => "",
-        _ if partial.content.as_str().is_empty() => partial.reasoning.solid(),
+        _ if partial.is_reasoning => partial.reasoning.solid(),
         _ => partial.reasoning.as_str(),
     };
     let opening = match (asks(Style::Vllm), asks(Style::Prefix), last) {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::chunk::{Choice, Chunk, Head};
 use super::echo::{Echo, Heard};
 use super::json::{self, Edits, Object};
-use super::partial::Partial;
+use super::partial::{Partial, trim};
 use super::{Misfit, event};
 use crate::openai::{Event, Frame};
 
@@ -27,7 +27,7 @@ pub type Events = iter::Chain<vec::IntoIter<Frame>, option::IntoIter<Frame>>;
 pub struct Splice {
     head: Head,
     has_role: bool,
-    /// Text of the answer itself was passed on, after which no reasoning can come.
+    /// Text of the answer itself has come that is more than white space: after it no reasoning can.
     has_content: bool,
     blank: Blank,
     echo: Option<Echo>,
@@ -77,8 +77,7 @@ impl Splice {
         Self {
             head: partial.head.clone(),
             has_role: partial.has_role,
-            // What is asked for anew may reason anew, whatever white space stood there.
-            has_content: !partial.content.as_str().is_empty() && !partial.is_blank(),
+            has_content: !partial.content.solid().is_empty(),
             blank: opening.blank,
             echo: opening.echo,
             made: opening.made,
@@ -219,7 +218,7 @@ impl Splice {
         self.watch_stops(fresh)?;
         let reasoned = skip(&mut self.blank.reasoning, &reasoning);
         let said = said + skip(&mut self.blank.content, fresh);
-        self.has_content |= !content.is_empty();
+        self.has_content |= !trim(&content).is_empty();
         for (value, cut) in [(delta.content, said), (delta.reasoning_content, reasoned), (delta.reasoning, reasoned)] {
             if let Some(value) = value.filter(|_| cut > 0)
                 && let Some(text) = json::string(value)

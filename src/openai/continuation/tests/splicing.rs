@@ -63,6 +63,35 @@ fn a_blank_stream_may_think_anew() {
     let events = rewritten(&mut other, [thought("\nHm."), next_text("a")]).unwrap();
     assert!(events[0].contains(r#"{"reasoning_content":"Hm."}"#) && text_of(&events) == "a", "{events:?}");
     assert_eq!(rewritten(&mut other, [thought("Or?")]), Err(Misfit::Reasoning), "it had begun to answer");
+
+    // Some send white space of the answer before they think.
+    let mut late = splice(&said(&["\n"]), Style::Vllm);
+    let events = rewritten(&mut late, [next_text("\n"), thought("Hm."), next_text("a")]).unwrap();
+    assert!(events[0].contains(r#"{"reasoning_content":"Hm."}"#) && text_of(&events) == "a", "{events:?}");
+}
+
+/// A second break is like the first.
+#[test]
+fn what_thought_anew_can_be_continued() {
+    let mut partial = chat([role(), reasoning("\n\n"), content("\n")]);
+    let mut anew = splice(&partial, Style::Prefix);
+    let thought = next(r#"{"reasoning_content":"\n\n\n"}"#, "");
+    anew.rewrite(thought).unwrap().for_each(|frame| partial.observe(&frame));
+    assert!(partial.is_blank(), "still nothing that a reader would miss");
+
+    let thought = next(r#"{"reasoning_content":"Hm. "}"#, "");
+    anew.rewrite(thought).unwrap().for_each(|frame| partial.observe(&frame));
+    let asked = body(partial.request(QUESTION.as_bytes(), Some(Style::Prefix))).unwrap();
+    let message = r#"{"role":"assistant","content":"","reasoning_content":"\n\n\nHm.","prefix":true}"#;
+    assert!(asked.contains(message), "{asked}");
+    let mut on = splice(&partial, Style::Prefix);
+    let thought = next(r#"{"reasoning_content":" So."}"#, "");
+    let events = rewritten(&mut on, [thought, next_text("\na")]).unwrap();
+    assert!(events[0].contains(r#"{"reasoning_content":"So."}"#) && text_of(&events) == "a", "{events:?}");
+
+    anew.rewrite(next_text("\na")).unwrap().for_each(|frame| partial.observe(&frame));
+    let asked = body(partial.request(QUESTION.as_bytes(), Some(Style::Prefix))).unwrap();
+    assert!(asked.contains(r#""content":"\na","reasoning_content":"\n\n\nHm. ""#), "{asked}");
 }
 
 #[test]
