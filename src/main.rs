@@ -1,9 +1,9 @@
 //! Arguments in, a command out.
 //!
-//! The allocator is jemalloc, on Linux with glibc. With glibc's the threads wait for each other, since what a call takes on one of them is often
-//! freed on another, and after a peak twice as much is kept; mimalloc is as quick, and keeps nearly all
-//! (`benches/pass_through`). A thread of jemalloc's gives memory back after `dirty_decay_ms`, which `.cargo/config.toml`
-//! and the Dockerfile set; it is ten seconds where nobody does.
+//! The allocator is jemalloc, on Linux with glibc. With glibc's own the threads wait for each other, since what a call takes
+//! on one of them is often freed on another, and after a peak twice as much is kept; mimalloc is as quick, and keeps nearly
+//! all (`benches/pass_through`). A thread of jemalloc's gives memory back after `dirty_decay_ms`, which
+//! `.cargo/config.toml` and the Dockerfile set; it is ten seconds where nobody does.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

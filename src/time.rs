@@ -62,7 +62,7 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        // Boxed: the runtime moves what it is given half a dozen times, and a flight is some 8 KB.
+        // Boxed: the runtime moves what it is given half a dozen times, and a flight is several KB.
         self.0.spawn(Box::pin(future))
     }
 

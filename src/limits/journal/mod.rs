@@ -1,12 +1,12 @@
 //! The memory that survives a kill: what was sent is in `server.state_dir` before it is sent.
 //!
-//! One append-only file. [`Journal::writing`] puts a request into it, and has done so when it returns; that a request is
-//! written, and that its exchange has ended, follows with the next write, 20 ms later at most, or as soon as a disk that
-//! stalls takes it. A kill loses nothing that was
-//! written; if it loses one of the latter, the request counts from the restart, or its slot is held for `orphan_hold`:
-//! later than true, never earlier. Only an end that tells of more tokens than were reserved is written at once, since a
-//! reservation alone would be too little. A call costs one `write(2)` and no waiting for the disk, which a thread of its own
-//! does every 100 ms at most. That thread also writes the file anew when it has grown, with what still counts.
+//! One append-only file. [`Journal::writing`] puts a request into it, and has done so when it returns; that a request
+//! is written, and that its exchange has ended, follows with the next write, 20 ms later at most, or as soon as a disk
+//! that stalls takes it. A kill loses nothing that was written; if it loses one of the latter, the request counts from
+//! the restart, or its slot is held for `orphan_hold`: later than true, never earlier. Only an end that tells of more
+//! tokens than were reserved is written at once, since a reservation alone would be too little. A call costs one
+//! `write(2)` and no waiting for the disk, which a thread of its own does every 100 ms at most. That thread also
+//! writes the file anew when it has grown, with what still counts.
 //!
 //! What is promised, and what is not:
 //!
