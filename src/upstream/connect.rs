@@ -125,7 +125,7 @@ impl Connector {
                 return Ok(self.conversation(session, peer, true));
             }
             // Boxed: else the future of each call had room for it, 9 KB, and most calls find an idle connection.
-            match Box::pin(self.from_pool(&peer, wanted)).await {
+            match Box::pin(self.pooled(&peer, wanted)).await {
                 Ok((session, reused)) if session.as_http2().is_some() || !wanted.is_http2_only(target) => {
                     let session = outlet::watched(session, &peer);
                     return Ok(self.conversation(session, peer, reused));
@@ -138,7 +138,7 @@ impl Connector {
     }
 
     /// One that pingora keeps, or a new one. Says which.
-    async fn from_pool(&self, peer: &HttpPeer, wanted: Wanted) -> Result<(HttpSession, bool), BError> {
+    async fn pooled(&self, peer: &HttpPeer, wanted: Wanted) -> Result<(HttpSession, bool), BError> {
         let got = self.0.pool.get_http_session(peer).await;
         if got.is_err() && !wanted.fresh && peer.options.alpn.get_max_http_version() == 2 {
             // It may have been a pooled connection that was dead: it is out of the pool by now.
